@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 HANDSHAKE_REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 LATEST_HANDSHAKE = HANDSHAKE_REVISIONS[-1]
@@ -12,7 +12,7 @@ BATCH_REVISION = "2025-03-26"  # the only revision whose lifecycle has JSON-RPC 
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 
 
-class Era(str, Enum):
+class Era(StrEnum):
     """How a peer opens: with `initialize`, or with metadata on each request."""
 
     HANDSHAKE = "handshake"
@@ -20,5 +20,5 @@ class Era(str, Enum):
 
 
 def negotiate(asked: str) -> str:
-    """The revision answered to a client that asks for `asked`: the same if known, else our latest (2025-11-25 lifecycle)."""
+    """The revision answered to a client that asks for `asked`: the same if known, else our latest (lifecycle)."""
     return asked if asked in HANDSHAKE_REVISIONS else LATEST_HANDSHAKE

@@ -13,6 +13,6 @@ def encode(data: bytes, *, event: bytes = b"message", event_id: bytes | None = N
 
 
 def priming(event_id: bytes, retry_ms: int | None = None) -> bytes:
-    """An event that only carries an id, so that a client can resume before any message came (2025-11-25, Streamable HTTP)."""
+    """An event that only carries an id, so that a client can resume before any message came (2025-11-25)."""
     retry = b"" if retry_ms is None else b"retry: %d\r\n" % retry_ms
     return b"id: %b\r\n%bdata: \r\n\r\n" % (event_id, retry)

@@ -1,0 +1,26 @@
+"""How the relay reaches one running instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mcpd.routing.info import ServerInfo
+from mcpd.wire.jsonrpc import Message
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLink:
+    """A READY instance as the relay sees it.
+
+    `offer` writes one frame (False: its queue is full, or its stdin is gone). `own_answer` gets answers to the
+    instance's own calls, those whose id is a JSON string; `noise` gets frames that are no JSON-RPC.
+    """
+
+    key: str
+    server: str
+    generation: int
+    offer: Callable[[bytes], bool]
+    own_answer: Callable[[Message], None]
+    noise: Callable[[bytes], None]
+    info: ServerInfo

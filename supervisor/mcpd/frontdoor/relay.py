@@ -1,0 +1,93 @@
+"""What the front door needs of whoever runs the servers: the seam between the two (design, section 4).
+
+Frames are bytes, addresses plain values, errors those of `mcpd.errors`. Nothing behind this protocol blocks: a
+message is handed over, and whatever belongs to it comes back through a `Sink`, on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from mcpd.wire.jsonrpc import Message
+
+Transport = Literal["streamable-http", "http+sse", "stdio"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an endpoint shows: every server, one server under its own names, or a view of the registry."""
+
+    kind: Literal["all", "server", "view"]
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "all" else f"{self.kind}:{self.name}"
+
+
+class Sink(Protocol):
+    """Where messages for a client go. Its methods are called on the loop; they return at once and never raise."""
+
+    def deliver(self, frame: bytes, final: bool) -> None:
+        """One JSON-RPC message. `final`: it is the answer to the request of this sink; nothing follows."""
+        ...
+
+    def end(self) -> None:
+        """Nothing (more) will come: the request was cancelled, or the session is over."""
+        ...
+
+
+class Session(Protocol):
+    """A client's conversation, made by `Relay.open_session`. Attributes are read-only for the front door."""
+
+    @property
+    def id(self) -> str:
+        """Opaque and random, 128 bits as hex; fit for `Mcp-Session-Id`."""
+        ...
+
+    @property
+    def principal(self) -> str:
+        """Who opened it; every later message must come from the same."""
+        ...
+
+    @property
+    def view(self) -> View: ...
+
+    @property
+    def protocol_version(self) -> str | None:
+        """The negotiated revision; None before `initialize` was answered."""
+        ...
+
+
+class Relay(Protocol):
+    """Takes messages of clients, gives back answers and whatever servers send to them."""
+
+    def knows(self, view: View) -> bool:
+        """Whether there is such a view (its servers may be down)."""
+        ...
+
+    def open_session(self, view: View, principal: str, transport: Transport, push: Sink) -> Session:
+        """Begin a conversation. `push` gets what belongs to no request: list changes, updates, log messages, and the
+        servers' own requests where no request's stream is open.
+
+        Raises NotFound for an unknown view, Overloaded at a limit of sessions.
+        """
+        ...
+
+    def session(self, id: str) -> Session | None:
+        """The open session of that id."""
+        ...
+
+    def submit(self, session: Session, message: Message, sink: Sink) -> None:
+        """Take one message of the client.
+
+        A request leads to exactly one `sink.deliver(answer, final=True)`, before or after this returns, with
+        `final=False` messages of the same call before it; or to `sink.end()` if it was cancelled. Notifications and
+        answers to a server's request lead to nothing on the sink. Every error that the client should see is such
+        an answer. Raises Overloaded if nothing was done because a bound is reached (the answer is the caller's).
+        """
+        ...
+
+    def close_session(self, session: Session) -> None:
+        """The client is gone for good: its calls are cancelled, its subscriptions given up; nothing is delivered any more."""
+        ...

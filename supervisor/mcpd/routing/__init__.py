@@ -1,0 +1,1 @@
+"""Who gets which message: pure decisions over envelopes. No asyncio, clock, descriptor or logger in here."""
