@@ -1,0 +1,56 @@
+"""The daemon's own settings: the tables [daemon] and [frontdoor]."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mcpd.config.values import Bool, Int, PositiveDuration, Size
+
+Separator = Literal["__", ".", "/", "-"]
+Auth = Literal["token", "none", "jwt"]
+
+
+class Table(BaseModel):
+    """A table of the registry: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _enough_starts(value: int) -> int:
+    return value or max(8, 2 * len(os.sched_getaffinity(0)))
+
+
+class DaemonSettings(Table):
+    """[daemon]. The three directories have no default here: `load` finds theirs in the environment."""
+
+    state_dir: Path
+    runtime_dir: Path
+    secrets_dir: Path
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    max_concurrent_starts: Annotated[Int, Field(ge=0), AfterValidator(_enough_starts)] = Field(
+        default=0, validate_default=True
+    )
+    watch: Bool = False
+
+
+class FrontdoorSettings(Table):
+    """[frontdoor]. `port = 0` lets the kernel choose; `tls_cert` and `tls_key` are both there or both absent."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: Int = Field(default=6270, ge=0, le=65535)
+    auth: Auth = "token"
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    separator: Separator = "__"
+    max_body: Size = Field(default=4 * 2**20, ge=1024)
+    call_timeout: PositiveDuration = 300.0
+    max_call_time: PositiveDuration = 3600.0
+    input_timeout: PositiveDuration = 120.0
+    session_idle_timeout: PositiveDuration = 3600.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
