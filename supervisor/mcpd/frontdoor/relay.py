@@ -89,5 +89,5 @@ class Relay(Protocol):
         ...
 
     def close_session(self, session: Session) -> None:
-        """The client is gone for good: its calls are cancelled, its subscriptions given up; nothing is delivered any more."""
+        """The client is gone for good: calls are cancelled, subscriptions given up, nothing is delivered any more."""
         ...
