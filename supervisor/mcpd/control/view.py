@@ -1,0 +1,263 @@
+"""What operators see of the fleet, and can ask of it: the seam between the control API and whoever runs the servers.
+
+The structs are also the JSON of the control socket: fields are only ever added, each with a default. This module
+imports nothing of ours, so that both sides of the seam may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `mcpctl list`.
+
+    `state` is one of the states of design section 8, in capitals. `since`: wall time (seconds since 1970) at which it
+    was entered. What only a running instance has (`pid`, `rss` in bytes, `cpu` in seconds, `uptime` in seconds) is
+    None without one; a pool gives the sums, and the pid of its first instance. `pid` is the server's own process as the
+    host sees it, where that is known. `restarts` counts the starts that nobody asked for. `calls` are in flight now.
+    """
+
+    name: str
+    state: str
+    since: float
+    restarts: int = 0
+    pid: int | None = None
+    rss: int | None = None
+    cpu: float | None = None
+    uptime: float | None = None
+    isolation: str = ""
+    tools: int = 0
+    calls: int = 0
+    calls_total: int = 0
+    era: str | None = None
+    protocol: str | None = None
+    generation: int = 0
+    last_error: str | None = None
+    enabled: bool = True
+    activation: str = "eager"
+
+
+class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One process (tree) of a server; `supervised_pid` is the process that mcpd started (bwrap, or the server)."""
+
+    key: str
+    generation: int
+    state: str
+    since: float
+    pid: int | None = None
+    supervised_pid: int | None = None
+    processes: int | None = None
+    rss: int | None = None
+    cpu: float | None = None
+    uptime: float | None = None
+    calls: int = 0
+    oldest_call: float | None = None
+
+
+class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance ended: `reason` in the words of design section 8, `status` for people ("exit status 3")."""
+
+    at: float
+    reason: str
+    status: str = ""
+    instance: str = ""
+    generation: int = 0
+    stderr_tail: str = ""
+
+
+class ServerDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """All that `mcpctl status NAME` shows. `exits`: newest last, bounded. `env`: names of variables, never values.
+
+    `next_start`: seconds until the next try, in BACKOFF. `argv` is the server's own, without the sandbox's.
+    """
+
+    status: ServerStatus
+    instances: tuple[InstanceStatus, ...] = ()
+    exits: tuple[ExitRecord, ...] = ()
+    argv: tuple[str, ...] = ()
+    cwd: str = ""
+    env: tuple[str, ...] = ()
+    log: str = ""
+    server_name: str | None = None
+    server_version: str | None = None
+    next_start: float | None = None
+    stderr_tail: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an operator's command. `state`: the server's now; `reason` says why where `ok` is false."""
+
+    ok: bool
+    state: str
+    reason: str = ""
+
+
+class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changed, or with `dry_run` would change; the names are those of servers.
+
+    `daemon`: settings that count only after the daemon's own restart. `problems`: warnings about the registry, and
+    what went wrong while it was carried out; empty if all is well.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+    changed_live: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    daemon: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+class Event(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="event", rename={"old": "from", "new": "to"}
+):
+    """A change of state: {seq, at, server, instance, generation, from, to, reason}.
+
+    `seq` grows by one with each event, over the daemon's restarts too. What is worth telling but is no change of a
+    state (a database set aside, a reload) has empty `old` and `new`, and its text in `reason`.
+    """
+
+    seq: int
+    at: float
+    server: str = ""
+    instance: str = ""
+    generation: int = 0
+    old: str = ""
+    new: str = ""
+    reason: str = ""
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="gap"):
+    """`missed` events before the next one are not to be had any more: too long ago, or their reader was too slow."""
+
+    missed: int
+
+
+class EventFeed(Protocol):
+    """Events in their order: first those that are remembered, then each as it comes. A slow reader gets a `Gap`."""
+
+    def take(self) -> list[Event | Gap]:
+        """All that is there now, without waiting; iteration goes on behind it."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Event | Gap]: ...
+
+    async def __anext__(self) -> Event | Gap:
+        """The next one; waits for it. Ends (StopAsyncIteration) after `close`, or when the daemon goes down."""
+        ...
+
+    def close(self) -> None:
+        """The reader is gone; may be called twice."""
+        ...
+
+
+class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One client's conversation. `id`: only its first eight characters, since the whole would be a key to it.
+
+    `since` is wall time, `idle` seconds since its last message.
+    """
+
+    id: str
+    principal: str
+    view: str
+    transport: str
+    since: float
+    client_name: str = ""
+    client_version: str = ""
+    protocol: str | None = None
+    idle: float = 0.0
+    in_flight: int = 0
+
+
+class ToolStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool: `name` is the server's own, `public_name` the one in the aggregate; `input_schema` is raw JSON."""
+
+    server: str
+    name: str
+    public_name: str
+    description: str = ""
+    input_schema: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon itself. `urls`: base URLs of the front door, as "http://127.0.0.1:6270"; `token_file` is None
+    without tokens. `warnings`: what an operator should know ("not contained: bubblewrap cannot run here")."""
+
+    version: str
+    pid: int
+    started_at: float
+    uptime: float
+    registry: str
+    state_dir: str
+    runtime_dir: str
+    urls: tuple[str, ...] = ()
+    auth: Literal["token", "none", "jwt"] = "token"
+    token_file: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class FleetView(Protocol):
+    """Implemented by the fleet; called on the event loop. An unknown name of a server raises `errors.NotFound`.
+
+    Commands for one server are carried out one after the other; a caller that is cancelled leaves the command going.
+    """
+
+    def servers(self) -> list[ServerStatus]:
+        """All servers of the registry, in its order."""
+        ...
+
+    def server(self, name: str) -> ServerDetail: ...
+
+    async def start(self, name: str) -> Outcome:
+        """Returns when it is READY, or when it is known why it is not. Starting what runs is a success."""
+        ...
+
+    async def stop(self, name: str) -> Outcome:
+        """Returns when nothing of it runs any more. Stopping what is stopped is a success."""
+        ...
+
+    async def restart(self, name: str) -> Outcome:
+        """Stop, then start."""
+        ...
+
+    async def reset_failed(self, name: str) -> Outcome:
+        """Forget failures and the delay, and try again now where it is wanted."""
+        ...
+
+    async def reload(self, dry_run: bool) -> ReloadReport:
+        """Read the registry again. Raises ConfigError if it cannot be used: then nothing is changed."""
+        ...
+
+    def events(self, after: int) -> EventFeed:
+        """Events with `seq` greater than `after`; a negative `after` means the last `-after` of them."""
+        ...
+
+    def sessions(self) -> list[SessionStatus]: ...
+
+    async def tools(self, name: str | None) -> list[ToolStatus]:
+        """The tools of one server, or of all; a server that is down has those that are remembered."""
+        ...
+
+    async def call(self, name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
+        """Call a tool by its server's own name for it; `arguments` is a JSON object, returned is the raw result.
+
+        Raises ClientFault (no such tool, bad arguments), ServerFault, CallTimeout, Overloaded.
+        """
+        ...
+
+    def log_path(self, name: str) -> Path:
+        """Where the server's stderr goes; the file need not be there yet. Rotated ones have `.1`, `.2` ... behind."""
+        ...
+
+    def daemon(self) -> DaemonStatus: ...
+
+    def request_shutdown(self) -> None:
+        """Begin the ordered shutdown; returns at once."""
+        ...
