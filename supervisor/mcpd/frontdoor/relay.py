@@ -6,23 +6,12 @@ message is handed over, and whatever belongs to it comes back through a `Sink`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from mcpd.wire.address import Transport, View
 from mcpd.wire.jsonrpc import Message
 
-Transport = Literal["streamable-http", "http+sse", "stdio"]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What an endpoint shows: every server, one server under its own names, or a view of the registry."""
-
-    kind: Literal["all", "server", "view"]
-    name: str = ""
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "all" else f"{self.kind}:{self.name}"
+__all__ = ["Relay", "Session", "Sink", "Transport", "View"]
 
 
 class Sink(Protocol):
