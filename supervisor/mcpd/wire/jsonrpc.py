@@ -154,7 +154,7 @@ def _decode_exactly(frame: bytes) -> Message:
         if bytes(found[name])[:1] != b'"':
             raise WireError(methods.INVALID_REQUEST, f"{name} must be a string")
     message = Message(
-        id=Raw(_canonical_id(bytes(found["id"]))) if "id" in found else ABSENT,
+        id=Raw(canonical_id(bytes(found["id"]))) if "id" in found else ABSENT,
         method=text(found["method"]) if "method" in found else "",
         params=Raw(bytes(found["params"])) if "params" in found else ABSENT,
         result=Raw(bytes(found["result"])) if "result" in found else ABSENT,
@@ -166,7 +166,8 @@ def _decode_exactly(frame: bytes) -> Message:
     return message
 
 
-def _canonical_id(raw: bytes) -> bytes:
+def canonical_id(raw: bytes) -> bytes:
+    """A raw id in the one spelling under which it is remembered (string escapes may be written in several ways)."""
     if raw[:1] == b'"' and b"\\" in raw:
         return json.dumps(json.loads(raw)).encode()
     return raw
@@ -265,14 +266,20 @@ def _check_depth(frame: bytes) -> None:
         outside = not outside
 
 
-def split_batch(frame: bytes) -> list[bytes]:
-    """The messages of a batch array (2025-03-26 only); raises WireError."""
-    if not frame.isascii():
-        _check_utf8(frame)
+def array_items(frame: Bytes) -> list[bytes]:
+    """The values of an array, as the bytes that came; raises WireError."""
+    data = frame if isinstance(frame, bytes) else bytes(frame)
+    if not data.isascii():
+        _check_utf8(data)
     try:
-        parts = [bytes(part) for part in _ARRAY.decode(frame)]
+        return [bytes(item) for item in _ARRAY.decode(data)]
     except (msgspec.DecodeError, RecursionError) as problem:
         raise WireError(methods.PARSE_ERROR, f"not a JSON array: {problem}") from None
+
+
+def split_batch(frame: bytes) -> list[bytes]:
+    """The messages of a batch array (2025-03-26 only); raises WireError."""
+    parts = array_items(frame)
     if not parts:
         raise WireError(methods.INVALID_REQUEST, "an empty batch")
     if len(parts) > MAX_BATCH:

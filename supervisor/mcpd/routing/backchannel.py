@@ -1,0 +1,240 @@
+"""What comes from an instance: answers, progress, changes, and requests of its own.
+
+A child's own message names no cause, so its session is worked out or it has none: attribute or refuse, never
+broadcast and never guess (design, section 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcpd.routing.correlation import Ask, Call, Upstream
+from mcpd.routing.effects import Deliver, Effect, MarkInteractive, ServerLog, Stale, WriteLine
+from mcpd.routing.sessions import Session
+from mcpd.routing.state import MAX_ASKS, State
+from mcpd.wire import methods
+from mcpd.wire.jsonrpc import (
+    Message,
+    WireError,
+    dump,
+    error,
+    failure,
+    members,
+    notification,
+    pack,
+    pack_array,
+    request,
+    result,
+    text,
+    value_of,
+)
+
+NOTHING: Sequence[Effect] = ()
+DEFAULT_LEVEL = methods.LOG_LEVELS.index("info")
+_CAPABILITY = {methods.SAMPLING: "sampling", methods.ELICITATION: "elicitation"}
+
+
+class Backchannel:
+    """Everything on its way down."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def answer(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+        """A response of the child: to its client, if one still waits for it."""
+        raw = bytes(message.id)
+        number = int(raw) if raw.isdigit() else 0
+        call = upstream.finish(number)
+        if call is None:
+            if number in upstream.own:
+                upstream.own.discard(number)
+            else:
+                self._state.counters.unmatched_answers += 1
+            return NOTHING
+        if call.over:
+            return NOTHING
+        del call.session.calls[call.id]
+        if len(message.result):
+            value = bytes(message.result)
+            if call.on_result is not None:
+                value = call.on_result(value)
+            return (Deliver(call.sink, result(call.id, value, message.extra), True),)
+        return (Deliver(call.sink, failure(call.id, message.error, message.extra), True),)
+
+    def notify(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
+        """A notification of the child."""
+        method = message.method
+        if method == methods.PROGRESS:
+            return self._progress(upstream, message, at)
+        if method in methods.LIST_CHANGED:
+            return self._list_changed(upstream, message)
+        if method == methods.RESOURCE_UPDATED:
+            return self._resource_updated(upstream, message)
+        if method == methods.CANCELLED:
+            return self._ask_cancelled(upstream, message)
+        if method == methods.MESSAGE:
+            return self._log_message(upstream, message)
+        found = self._attribute(upstream)
+        if found is None:
+            return (ServerLog(upstream.key, notification(method, message.params)),)
+        return (Deliver(found.sink, notification(method, message.params, message.extra)),)
+
+    def ask(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
+        """A request of the child: answered here, handed to the one client it can belong to, or refused."""
+        child_id = message.key
+        if message.method == methods.PING:
+            return (WriteLine(upstream.key, result(child_id, b"{}")),)
+        if message.method == methods.ROOTS_LIST:
+            roots = pack_array(dump({"uri": uri}) for uri in upstream.server.roots)
+            return (WriteLine(upstream.key, result(child_id, b'{"roots":%b}' % roots)),)
+        if child_id in upstream.asks:
+            return self._refuse(upstream, child_id, methods.INVALID_REQUEST, "this id is in use by an earlier request")
+        if len(upstream.asks) >= MAX_ASKS:
+            text = f"{MAX_ASKS} requests already wait for clients"
+            return self._refuse(upstream, child_id, methods.SERVER_UNAVAILABLE, text)
+        call = self._attribute(upstream)
+        if call is None:
+            return self._unattributed(upstream, child_id, message.method)
+        missing = _missing_capability(call.session, message)
+        if missing is not None:
+            return self._refuse(upstream, child_id, methods.METHOD_NOT_FOUND, f"the client does not support {missing}")
+        ask = Ask(upstream, child_id, call, self._state.next_id(), at + self._state.input_timeout)
+        params = self._mint_token(ask, message)
+        upstream.asks[child_id] = ask
+        call.session.asks[ask.number] = ask
+        return (Deliver(call.sink, request(b"%d" % ask.number, message.method, params, message.extra)),)
+
+    def drop_ask(self, ask: Ask) -> None:
+        """Nobody waits for this client's answer any more."""
+        ask.upstream.asks.pop(ask.child_id, None)
+        ask.session.asks.pop(ask.number, None)
+
+    def expire_ask(self, ask: Ask) -> Sequence[Effect]:
+        """The client did not answer in time: the child gets an error, the client is told to forget it."""
+        self.drop_ask(ask)
+        why = "the client did not answer in time"
+        return (
+            WriteLine(ask.upstream.key, error(ask.child_id, methods.REQUEST_TIMEOUT, why)),
+            Deliver(ask.call.sink, _cancelled(ask.number, why)),
+        )
+
+    def _attribute(self, upstream: Upstream) -> Call | None:
+        """The call that a message without a cause can only belong to."""
+        if upstream.owner is None or upstream.mixed:
+            return None
+        found = upstream.latest_call_of(upstream.owner)
+        return found[1] if found else None
+
+    def _unattributed(self, upstream: Upstream, child_id: bytes, method: str) -> Sequence[Effect]:
+        if not upstream.calls:
+            why = f"{method}: no client's call is under way that it could belong to"
+            return self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
+        why = f"{method}: calls of several clients are under way, and it cannot be told whose this is"
+        refused = self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
+        if upstream.server.interactive or not upstream.mixed:
+            return refused
+        upstream.server.interactive = True
+        return (*refused, MarkInteractive(upstream.server.name))
+
+    def _refuse(self, upstream: Upstream, child_id: bytes, code: int, why: str) -> Sequence[Effect]:
+        self._state.counters.refused_asks += 1
+        return (WriteLine(upstream.key, error(child_id, code, why)),)
+
+    def _mint_token(self, ask: Ask, message: Message) -> bytes:
+        """The ask's params, with a progress token of ours in place of the child's."""
+        params = bytes(message.params)
+        if b"progressToken" not in params and b"\\u" not in params:
+            return params
+        found = members(params)
+        if "_meta" in found:
+            meta = members(found["_meta"])
+            if "progressToken" in meta:
+                ask.token = bytes(meta["progressToken"])
+                return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % ask.number})})
+        return params
+
+    def _progress(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
+        found = members(message.params)
+        token = bytes(found.get("progressToken", b""))
+        call = upstream.calls.get(int(token)) if token.isdigit() else None
+        if call is None or call.token is None or call.over:
+            self._state.counters.dropped_messages += 1
+            return NOTHING
+        call.deadline = min(at + upstream.server.call_timeout, call.hard_deadline)
+        params = pack({**found, "progressToken": call.token})
+        return (Deliver(call.sink, notification(message.method, params, message.extra)),)
+
+    def _list_changed(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+        """Views of this server alone pass it on; merged ones first want to know what changed."""
+        kind = methods.LIST_CHANGED[message.method]
+        frame = notification(message.method, message.params, message.extra)
+        server = upstream.server
+        passed_on = [
+            Deliver(session.push, frame)
+            for session in self._state.sessions_of(server.name)
+            if not session.prefixed and (server.rules is None or kind != "tools")
+        ]
+        return (*passed_on, Stale(upstream.key, kind))
+
+    def _resource_updated(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+        found = members(message.params)
+        uri = text(found.get("uri", b"null"))
+        subscribers = self._state.subscriptions.get((upstream.server.name, uri), {})
+        return [
+            Deliver(
+                session.push,
+                notification(
+                    message.method,
+                    message.params if shown == uri else pack({**found, "uri": dump(shown)}),
+                    message.extra,
+                ),
+            )
+            for session, shown in subscribers.items()
+        ]
+
+    def _ask_cancelled(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+        found = members(message.params)
+        ask = upstream.asks.get(bytes(found.get("requestId", b"")))
+        if ask is None:
+            return NOTHING
+        self.drop_ask(ask)
+        params = pack({**found, "requestId": b"%d" % ask.number})
+        return (Deliver(ask.call.sink, notification(message.method, params, message.extra)),)
+
+    def _log_message(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+        frame = notification(message.method, message.params, message.extra)
+        call = self._attribute(upstream)
+        if call is None:
+            return (ServerLog(upstream.key, frame),)
+        wanted = call.session.level
+        if wanted is None and upstream.level is not None:
+            wanted = DEFAULT_LEVEL  # somebody else asked for more: this session did not
+        level = value_of(members(message.params).get("level", b'"info"'))
+        if wanted is not None and level in methods.LOG_LEVELS and methods.LOG_LEVELS.index(level) < wanted:
+            return NOTHING
+        return (Deliver(call.sink, frame),)
+
+
+def _cancelled(number: int, reason: str) -> bytes:
+    return notification(methods.CANCELLED, dump({"requestId": number, "reason": reason}))
+
+
+def _missing_capability(session: Session, message: Message) -> str | None:
+    """What the client would have to support to be asked this; None if it does."""
+    needed = _CAPABILITY.get(message.method)
+    if needed is None:
+        return None
+    value = session.capabilities.get(needed)
+    if value is None:
+        return needed
+    if needed == "elicitation":
+        try:
+            mode = value_of(members(message.params).get("mode", b'"form"'))
+            modes = members(value)
+        except WireError:
+            return None
+        if mode == "url" and "url" not in modes:
+            return "elicitation by URL"
+        if mode == "form" and modes and "form" not in modes:
+            return "elicitation by form"
+    return None

@@ -1,0 +1,410 @@
+"""What comes from a client: answered here, handed to the instance that it is for, or kept until one is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mcpd.errors import Overloaded
+from mcpd.routing.correlation import Call, Phase, Server, Upstream, own_name
+from mcpd.routing.effects import Deliver, Effect, WriteLine
+from mcpd.routing.info import ListKind, ServerInfo
+from mcpd.routing.names import split_name, unwrap_uri
+from mcpd.routing.sessions import Session
+from mcpd.routing.state import FIRST_LISTS_WAIT, MAX_UPSTREAM_CALLS, MAX_WAITING, WAIT_FOR_SERVER, State
+from mcpd.wire import eras, methods
+from mcpd.wire.jsonrpc import (
+    Message,
+    WireError,
+    array_items,
+    dump,
+    error,
+    members,
+    notification,
+    pack,
+    pack_array,
+    request,
+    result,
+    text,
+    value_of,
+)
+
+Handler = Callable[[Call, Message, float], Sequence[Effect]]
+EMPTY = b"{}"
+# A view of several servers claims all of these, so that a server that is added, or comes up late, is of use to
+# clients that read capabilities only once.
+MERGED_CAPABILITIES = (
+    b'{"completions":{},"logging":{},"prompts":{"listChanged":true},'
+    b'"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}}'
+)
+MARK_OF_RESOURCE = b'"resource'  # in a result: there may be links to resources, or resources themselves
+
+
+class Requests:
+    """Everything on its way up. `awaiting_lists` holds list requests until the servers are there, by deadline."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.awaiting_lists: list[Call] = []
+        self._common: dict[str, Handler] = {
+            methods.INITIALIZE: self._initialize,
+            methods.PING: self._ping,
+            methods.SET_LEVEL: self._set_level,
+            methods.SUBSCRIBE: self._subscribe,
+            methods.UNSUBSCRIBE: self._unsubscribe,
+        }
+        self._of_merged: dict[str, Handler] = {
+            **self._common,
+            methods.TOOLS_LIST: self._list("tools"),
+            methods.PROMPTS_LIST: self._list("prompts"),
+            methods.RESOURCES_LIST: self._list("resources"),
+            methods.TEMPLATES_LIST: self._list("templates"),
+            methods.TOOLS_CALL: self._call_tool,
+            methods.PROMPTS_GET: self._get_prompt,
+            methods.RESOURCES_READ: self._read_resource,
+            methods.COMPLETE: self._complete,
+        }
+        self._of_ruled: dict[str, Handler] = {
+            **self._common,
+            methods.TOOLS_LIST: self._list("tools"),
+            methods.TOOLS_CALL: self._call_tool,
+        }
+
+    def handle(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        """Deal with a request that is in `call.session.calls`; whatever is wrong with it becomes its answer."""
+        session = call.session
+        method = message.method
+        if session.protocol_version is None and method not in (methods.INITIALIZE, methods.PING):
+            return self.fail(call, methods.INVALID_REQUEST, f"{method} before initialize: send initialize first")
+        try:
+            if session.prefixed:
+                handler = self._of_merged.get(method, self._unknown)
+                return handler(call, message, at)
+            server = self._state.servers.get(session.view.name)
+            if server is None:
+                return self.fail(
+                    call, methods.SERVER_UNAVAILABLE, f"server {session.view.name!r} is not there any more"
+                )
+            known = (self._common if server.rules is None else self._of_ruled).get(method)
+            if known is not None:
+                return known(call, message, at)
+            if method.startswith("tasks/"):  # shared: its lists would show one client's tasks to another
+                return self._unknown(call, message, at)
+            return self.forward(call, server, message, bytes(message.params), at)
+        except WireError as problem:
+            return self.fail(call, problem.code, problem.message)
+
+    def forward(self, call: Call, server: Server, message: Message, params: bytes, at: float) -> Sequence[Effect]:
+        """Hand a request to an instance of a server, or keep it until there is one that can take it."""
+        upstream = server.pick()
+        if upstream is None or (server.interactive and upstream.calls and upstream.owner is not call.session):
+            return self._wait(call, server, message, at)
+        if len(upstream.calls) >= MAX_UPSTREAM_CALLS:
+            raise self._overloaded(call, f"server {server.name!r} has {MAX_UPSTREAM_CALLS} calls in flight")
+        number = self._state.next_id()
+        if b"progressToken" in params or b"\\u" in params:
+            params = _mint_token(call, number, params)
+        call.message = None
+        call.deadline = at + server.call_timeout
+        call.hard_deadline = at + max(self._state.max_call_time, server.call_timeout)
+        upstream.begin(number, call)
+        server.calls_total += 1
+        return (WriteLine(upstream.key, request(b"%d" % number, message.method, params, message.extra), number),)
+
+    def fail(self, call: Call, code: int, why: str) -> Sequence[Effect]:
+        """Answer a call with an error."""
+        call.session.calls.pop(call.id, None)
+        call.over = True
+        return (Deliver(call.sink, error(call.id, code, why), True),)
+
+    def answer(self, call: Call, value: bytes) -> Sequence[Effect]:
+        """Answer a call with a result."""
+        call.session.calls.pop(call.id, None)
+        call.over = True
+        return (Deliver(call.sink, result(call.id, value), True),)
+
+    def set_upstream_level(self, upstream: Upstream) -> Sequence[Effect]:
+        """Ask an instance for the most verbose level that any session wants."""
+        level = self._state.level_for(upstream.server.name)
+        if level is None or level == upstream.level or upstream.server.capability("logging") is None:
+            return ()
+        upstream.level = level
+        return self.own_request(upstream, methods.SET_LEVEL, dump({"level": methods.LOG_LEVELS[level]}))
+
+    def own_request(self, upstream: Upstream, method: str, params: bytes) -> Sequence[Effect]:
+        """A request of mcpd itself whose answer interests nobody."""
+        number = self._state.next_id()
+        upstream.own.add(number)
+        return (WriteLine(upstream.key, request(b"%d" % number, method, params)),)
+
+    def _wait(self, call: Call, server: Server, message: Message, at: float) -> Sequence[Effect]:
+        if server.phase is Phase.ABSENT:
+            return self.fail(
+                call, methods.SERVER_UNAVAILABLE, f"server {server.name!r} is not running: {server.reason}"
+            )
+        if len(server.waiting) >= MAX_WAITING:
+            raise self._overloaded(call, f"{MAX_WAITING} calls already wait for server {server.name!r}")
+        call.message = message
+        call.deadline = at + WAIT_FOR_SERVER
+        server.waiting.append(call)
+        return ()
+
+    def _overloaded(self, call: Call, why: str) -> Overloaded:
+        call.session.calls.pop(call.id, None)
+        return Overloaded(why)
+
+    def _unknown(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        return self.fail(call, methods.METHOD_NOT_FOUND, f"there is no method {message.method!r} here")
+
+    def _ping(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        return self.answer(call, EMPTY)
+
+    def _initialize(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        session = call.session
+        if session.protocol_version is not None:
+            return self.fail(call, methods.INVALID_REQUEST, "initialize: this session is initialised already")
+        params = members(message.params) if len(message.params) else {}
+        if "protocolVersion" not in params:
+            return self.fail(call, methods.INVALID_PARAMS, "initialize: protocolVersion is missing")
+        version = eras.negotiate(text(params["protocolVersion"]))
+        if session.prefixed:
+            answer = self._merged_initialize(session, version)
+        else:
+            server = self._state.servers[session.view.name]
+            if server.info is None:
+                return self._wait(call, server, message, at)
+            answer = _single_initialize(server.info, version)
+        session.capabilities = members(params["capabilities"]) if "capabilities" in params else {}
+        info = value_of(params["clientInfo"]) if "clientInfo" in params else {}
+        session.client_info = info if isinstance(info, dict) else {}
+        session.protocol_version = version
+        return self.answer(call, answer)
+
+    def _merged_initialize(self, session: Session, version: str) -> bytes:
+        sections = [
+            f"## {name}\n\n{server.info.instructions}"
+            for name in session.servers
+            if (server := self._state.servers[name]).info is not None and server.info.instructions
+        ]
+        found = {
+            "protocolVersion": dump(version),
+            "capabilities": MERGED_CAPABILITIES,
+            "serverInfo": dump({"name": "mcpd", "version": self._state.version}),
+        }
+        if sections:
+            found["instructions"] = dump("\n\n".join(sections))
+        return pack(found)
+
+    def _set_level(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        session = call.session
+        level = value_of(members(message.params).get("level", b"null")) if len(message.params) else None
+        if level not in methods.LOG_LEVELS:
+            return self.fail(call, methods.INVALID_PARAMS, f"level must be one of {', '.join(methods.LOG_LEVELS)}")
+        servers = [self._state.servers[name] for name in session.servers]
+        if not session.prefixed and servers[0].info is not None and servers[0].capability("logging") is None:
+            return self._unknown(call, message, at)
+        session.level = methods.LOG_LEVELS.index(level)
+        effects: list[Effect] = []
+        for server in servers:
+            for upstream in server.upstreams:
+                effects += self.set_upstream_level(upstream)
+        return (*effects, *self.answer(call, EMPTY))
+
+    def _list(self, kind: ListKind) -> Handler:
+        def handle(call: Call, message: Message, at: float) -> Sequence[Effect]:
+            servers = [self._state.servers[name] for name in call.session.servers]
+            if not call.session.prefixed and servers[0].phase is Phase.ABSENT:
+                return self._wait(call, servers[0], message, at)
+            if call.patient and any(one.lists is None and one.phase is Phase.COMING for one in servers):
+                call.message = message
+                call.deadline = call.deadline or at + FIRST_LISTS_WAIT
+                self.awaiting_lists.append(call)
+                return ()
+            params = members(message.params) if len(message.params) else {}
+            cursor = value_of(params["cursor"]) if "cursor" in params else None
+            if not isinstance(cursor, str | None):
+                raise WireError(methods.INVALID_PARAMS, "cursor must be a string")
+            return self.answer(call, self._state.catalogue(call.session).page(kind, cursor))
+
+        return handle
+
+    def _call_tool(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        found = members(message.params)
+        public = text(found.get("name", b"null"))
+        target = self._tool(call.session, public)
+        if target is None:
+            return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {public}")
+        server, own = target
+        if call.session.prefixed:
+            call.on_result = self._learner(server.name)
+        params = bytes(message.params) if own == public else pack({**found, "name": dump(own)})
+        return self.forward(call, server, message, params, at)
+
+    def _tool(self, session: Session, public: str) -> tuple[Server, str] | None:
+        known = self._state.catalogue(session).tools.get(public)
+        if known is not None:
+            return self._state.servers[known[0]], known[1]
+        # not listed (yet): the prefix alone says whose it would be
+        separator = self._state.separator
+        name, shown = session.servers[0], public
+        if session.prefixed:
+            split = split_name(public, session.servers, separator)
+            if split is None:
+                return None
+            name, shown = split
+        server = self._state.servers[name]
+        own = own_name(server.rules, shown)
+        return None if own is None else (server, own)
+
+    def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        found = members(message.params)
+        public = text(found.get("name", b"null"))
+        target = self._prompt(call.session, public)
+        if target is None:
+            return self.fail(call, methods.INVALID_PARAMS, f"Unknown prompt: {public}")
+        server, own = target
+        return self.forward(call, server, message, pack({**found, "name": dump(own)}), at)
+
+    def _prompt(self, session: Session, public: str) -> tuple[Server, str] | None:
+        known = self._state.catalogue(session).prompts.get(public)
+        known = known or split_name(public, session.servers, self._state.separator)
+        return (self._state.servers[known[0]], known[1]) if known else None
+
+    def _read_resource(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        found = members(message.params)
+        public = text(found.get("uri", b"null"))
+        target = self._resource(call.session, public)
+        if target is None:
+            return self.fail(call, methods.RESOURCE_NOT_FOUND, f"Resource not found: {public}")
+        server, own = target
+        if own == public:
+            return self.forward(call, server, message, bytes(message.params), at)
+        call.on_result = lambda value: _rename_contents(value, own, public)
+        return self.forward(call, server, message, pack({**found, "uri": dump(own)}), at)
+
+    def _resource(self, session: Session, uri: str) -> tuple[Server, str] | None:
+        """(server, own URI) of a URI in a view of several servers."""
+        catalogue = self._state.catalogue(session)
+        known = catalogue.resources.get(uri) or unwrap_uri(uri, session.servers)
+        if known is None:
+            name = self._state.learned.get(uri) or catalogue.owner_by_template(uri)
+            if name is None:
+                able = [n for n in session.servers if self._state.servers[n].capability("resources") is not None]
+                name = able[0] if len(able) == 1 else None
+            known = (name, uri) if name in session.servers else None
+        return (self._state.servers[known[0]], known[1]) if known else None
+
+    def _learner(self, server: str) -> Callable[[bytes], bytes]:
+        def learn(value: bytes) -> bytes:
+            if MARK_OF_RESOURCE in value:
+                for uri in _linked_uris(value):
+                    self._state.learn(uri, server)
+            return value
+
+        return learn
+
+    def _subscribe(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        target = self._subscription(call, message)
+        if target is None:
+            return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
+        server, own, public, params = target
+        subscribers = self._state.subscriptions.setdefault((server.name, own), {})
+        subscribers[call.session] = public
+        return self.forward(call, server, message, params, at)
+
+    def _unsubscribe(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        target = self._subscription(call, message)
+        if target is None:
+            return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
+        server, own, _, params = target
+        subscribers = self._state.subscriptions.get((server.name, own), {})
+        subscribers.pop(call.session, None)
+        if subscribers:  # others still want the updates
+            return self.answer(call, EMPTY)
+        self._state.subscriptions.pop((server.name, own), None)
+        return self.forward(call, server, message, params, at)
+
+    def _subscription(self, call: Call, message: Message) -> tuple[Server, str, str, bytes] | None:
+        """(server, own URI, public URI, params for the server) of a (un)subscribe request."""
+        found = members(message.params)
+        public = text(found.get("uri", b"null"))
+        if not call.session.prefixed:
+            return self._state.servers[call.session.view.name], public, public, bytes(message.params)
+        target = self._resource(call.session, public)
+        if target is None:
+            return None
+        server, own = target
+        return server, own, public, pack({**found, "uri": dump(own)})
+
+    def _complete(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        found = members(message.params)
+        ref = members(found.get("ref", b"null"))
+        kind = text(ref.get("type", b"null"))
+        if kind == "ref/prompt":
+            public = text(ref.get("name", b"null"))
+            target = self._prompt(call.session, public)
+            key = "name"
+        else:
+            public = text(ref.get("uri", b"null"))
+            catalogue = self._state.catalogue(call.session)
+            known = catalogue.templates.get(public)
+            target = (self._state.servers[known[0]], known[1]) if known else self._resource(call.session, public)
+            key = "uri"
+        if target is None:
+            return self.fail(call, methods.INVALID_PARAMS, f"Nothing to complete: {public} is not known")
+        server, own = target
+        return self.forward(call, server, message, pack({**found, "ref": pack({**ref, key: dump(own)})}), at)
+
+
+def _mint_token(call: Call, number: int, params: bytes) -> bytes:
+    """The params with the upstream id for a progress token, where the client gave one."""
+    found = members(params)
+    if "_meta" not in found:
+        return params
+    meta = members(found["_meta"])
+    token = meta.get("progressToken")
+    if token is None:
+        return params
+    call.token = bytes(token)
+    return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % number})})
+
+
+def _single_initialize(info: ServerInfo, version: str) -> bytes:
+    """The child's own answer, but for the revision and the capability `tasks` (its lists would mix clients)."""
+    found = members(info.result)
+    found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
+    if "tasks" in found_capabilities:
+        capabilities = pack({key: value for key, value in found_capabilities.items() if key != "tasks"})
+        return pack({**found, "capabilities": capabilities, "protocolVersion": dump(version)})
+    return pack({**found, "protocolVersion": dump(version)})
+
+
+def _linked_uris(value: bytes) -> list[str]:
+    """The URIs of resources that a tool's result links to or holds."""
+    uris = []
+    try:
+        for block in value_of(members(value).get("content", b"[]")):
+            uri = block.get("uri") or (block.get("resource") or {}).get("uri")
+            if isinstance(uri, str):
+                uris.append(uri)
+    except (WireError, AttributeError, TypeError):
+        return []  # not of the shape that the protocol has: nothing to learn from it
+    return uris
+
+
+def _rename_contents(value: bytes, own: str, public: str) -> bytes:
+    """A read result whose contents carry the URI that the client asked for."""
+    try:
+        found = members(value)
+        contents = []
+        for item in map(members, array_items(found["contents"])):
+            same = "uri" in item and text(item["uri"]) == own
+            contents.append(pack({**item, "uri": dump(public)} if same else item))
+        return pack({**found, "contents": pack_array(contents)})
+    except (WireError, KeyError):
+        return value
+
+
+def cancelled(number: int, message: Message) -> bytes:
+    """A client's notice of cancellation, with the upstream id."""
+    params = pack({**members(message.params), "requestId": b"%d" % number})
+    return notification(methods.CANCELLED, params, message.extra)

@@ -1,0 +1,402 @@
+"""The router: every message and every change of an instance goes in, what is to be done comes out.
+
+Each client request gets exactly one answer (or an end, if it was cancelled), nothing reaches a session that it does
+not belong to, and nothing is left behind when a session or an instance is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mcpd.config.registry import Registry
+from mcpd.errors import NotFound, Overloaded
+from mcpd.routing.backchannel import Backchannel
+from mcpd.routing.correlation import Call, Phase, Server, Upstream
+from mcpd.routing.effects import Deliver, Effect, End, Notice, WriteLine
+from mcpd.routing.info import Lists, ServerInfo
+from mcpd.routing.requests import Requests, cancelled
+from mcpd.routing.sessions import Session
+from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, State
+from mcpd.wire import methods
+from mcpd.wire.address import Transport, View
+from mcpd.wire.jsonrpc import Message, WireError, canonical_id, dump, error, members, notification, pack
+
+NOTHING: Sequence[Effect] = ()
+_CHANGED = {
+    "tools": notification("notifications/tools/list_changed"),
+    "prompts": notification("notifications/prompts/list_changed"),
+    "resources": notification("notifications/resources/list_changed"),
+}
+
+
+class Router:
+    """All methods return effects, to be carried out in order before the next event goes in."""
+
+    def __init__(self, version: str) -> None:
+        self.state = State()
+        self.state.version = version
+        self._requests = Requests(self.state)
+        self._backchannel = Backchannel(self.state)
+        self._told: set[tuple[str, str]] = set()
+
+    # what the operator wants
+
+    def configure(self, registry: Registry) -> list[Effect]:
+        """A (new) registry: servers that are gone fail their calls, views change under their sessions."""
+        before = {name: server.phase for name, server in self.state.servers.items()}
+        effects: list[Effect] = []
+        for server in self.state.configure(registry):
+            for upstream in tuple(server.upstreams):
+                effects += self.detach(upstream.key, "it was removed from the registry")
+            effects += self._fail_waiting(server, "it was removed from the registry")
+        if before:
+            effects += self._list_changes(self.state.sessions.values(), ("tools", "prompts", "resources"))
+        return effects
+
+    # sessions
+
+    def open_session(self, id: str, view: View, principal: str, transport: Transport, push: Any, at: float) -> Session:
+        """A new conversation; raises NotFound for an unknown view."""
+        servers = self.state.servers_of(view)
+        if servers is None:
+            raise NotFound(f"there is no {view.kind} {view.name!r}")
+        session = Session(id, principal, view, transport, push, servers, at)
+        self.state.sessions[id] = session
+        return session
+
+    def close_session(self, session: Session, at: float) -> list[Effect]:
+        """The client is gone: its calls are cancelled upstream, its subscriptions and open questions given up."""
+        if self.state.sessions.pop(session.id, None) is None:
+            return []
+        effects: list[Effect] = []
+        for ask in tuple(session.asks.values()):
+            self._backchannel.drop_ask(ask)
+            frame = error(ask.child_id, methods.SERVER_UNAVAILABLE, "the client has left")
+            effects.append(WriteLine(ask.upstream.key, frame))
+        for call in tuple(session.calls.values()):
+            number = self._let_go(call, at)
+            if number:
+                params = dump({"requestId": number, "reason": "the client has left"})
+                effects.append(WriteLine(_upstream(call).key, notification(methods.CANCELLED, params)))
+        session.calls.clear()
+        for (server, uri), subscribers in tuple(self.state.subscriptions.items()):
+            if subscribers.pop(session, None) is not None and not subscribers:
+                del self.state.subscriptions[server, uri]
+                for upstream in self.state.servers[server].upstreams if server in self.state.servers else ():
+                    effects += self._requests.own_request(upstream, methods.UNSUBSCRIBE, dump({"uri": uri}))
+        return effects
+
+    # from clients
+
+    def from_client(self, session: Session, message: Message, sink: Any, at: float) -> Sequence[Effect]:
+        """One message of a client. Raises Overloaded, with nothing done, at a bound."""
+        session.used_at = at
+        if message.method:
+            if len(message.id):
+                return self._request(session, message, sink, at)
+            return self._client_notification(session, message, at)
+        return self._client_answer(session, message, at)
+
+    def _request(self, session: Session, message: Message, sink: Any, at: float) -> Sequence[Effect]:
+        call = Call(session, message, sink)
+        if call.id in session.calls:
+            why = "this id is in use by a request that is not answered yet"
+            return (Deliver(sink, error(call.id, methods.INVALID_REQUEST, why), True),)
+        if len(session.calls) >= MAX_SESSION_CALLS:
+            raise Overloaded(f"this session has {MAX_SESSION_CALLS} calls in flight")
+        session.calls[call.id] = call
+        return self._requests.handle(call, message, at)
+
+    def _client_notification(self, session: Session, message: Message, at: float) -> Sequence[Effect]:
+        try:
+            if message.method == methods.CANCELLED:
+                return self._client_cancelled(session, message, at)
+            if message.method == methods.PROGRESS:
+                return self._client_progress(session, message)
+        except WireError:
+            self.state.counters.dropped_messages += 1
+            return NOTHING
+        if message.method in (methods.INITIALIZED, methods.ROOTS_CHANGED) or session.prefixed:
+            return NOTHING  # mcpd has initialised the child itself; it tells it no client's roots
+        if session.protocol_version is None:
+            return NOTHING
+        upstream = self.state.servers[session.view.name].pick() if session.view.name in self.state.servers else None
+        if upstream is None:
+            self.state.counters.dropped_messages += 1
+            return NOTHING
+        return (WriteLine(upstream.key, notification(message.method, message.params, message.extra)),)
+
+    def _client_cancelled(self, session: Session, message: Message, at: float) -> Sequence[Effect]:
+        found = members(message.params)
+        call = session.calls.get(canonical_id(bytes(found.get("requestId", b""))))
+        if call is None:
+            return NOTHING  # it has been answered meanwhile (cancellation, "race conditions")
+        del session.calls[call.id]
+        number = self._let_go(call, at)
+        ended = End(call.sink)
+        return (WriteLine(_upstream(call).key, cancelled(number, message)), ended) if number else (ended,)
+
+    def _client_progress(self, session: Session, message: Message) -> Sequence[Effect]:
+        found = members(message.params)
+        token = bytes(found.get("progressToken", b""))
+        ask = session.asks.get(int(token)) if token.isdigit() else None
+        if ask is None or ask.token is None:
+            return NOTHING
+        params = pack({**found, "progressToken": ask.token})
+        return (WriteLine(ask.upstream.key, notification(message.method, params, message.extra)),)
+
+    def _client_answer(self, session: Session, message: Message, at: float) -> Sequence[Effect]:
+        raw = bytes(message.id)
+        ask = session.asks.get(int(raw)) if raw.isdigit() else None
+        if ask is None:
+            self.state.counters.unmatched_answers += 1
+            return NOTHING
+        self._backchannel.drop_ask(ask)
+        call = ask.call
+        call.deadline = min(at + ask.upstream.server.call_timeout, call.hard_deadline)
+        value = message.result if len(message.result) else message.error
+        member = b"result" if len(message.result) else b"error"
+        frame = b'{"jsonrpc":"2.0","id":%b,"%b":%b%b}' % (ask.child_id, member, value, message.extra)
+        return (WriteLine(ask.upstream.key, frame),)
+
+    def _let_go(self, call: Call, at: float) -> int:
+        """Nobody wants this call's answer any more; returns its upstream id, 0 if it has none."""
+        call.over = True
+        if call.upstream is None:
+            return 0
+        call.deadline = min(call.deadline, at + CANCEL_GRACE)
+        return next((number for number, one in call.upstream.calls.items() if one is call), 0)
+
+    def unwritten(self, instance: str, number: int) -> bool:
+        """A call could not be written to its instance: it is as if it had never come. True if it was still open."""
+        upstream = self.state.upstreams.get(instance)
+        call = upstream.finish(number) if upstream else None
+        if call is None or call.over:
+            return False
+        call.session.calls.pop(call.id, None)
+        return True
+
+    # from instances
+
+    def from_instance(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
+        """One message of a child. Raises WireError if it makes no sense."""
+        if not message.method:
+            effects = self._backchannel.answer(upstream, message)
+            if upstream.server.waiting and not upstream.calls:
+                return (*effects, *self._release(upstream.server, at))
+            return effects
+        if len(message.id):
+            return self._backchannel.ask(upstream, message, at)
+        return self._backchannel.notify(upstream, message, at)
+
+    def attach(self, key: str, server_name: str, generation: int, info: ServerInfo, at: float) -> list[Effect]:
+        """An instance is READY."""
+        server = self.state.servers[server_name]
+        upstream = Upstream(key, generation, server, info)
+        self.state.upstreams[key] = upstream
+        server.upstreams.append(upstream)
+        was_absent = server.phase is Phase.ABSENT
+        before = None if was_absent else server.lists
+        server.phase = Phase.UP
+        server.info = info
+        server.lists = info.lists
+        self.state.forget_catalogues()
+        effects: list[Effect] = []
+        for name, uri in self.state.subscriptions:
+            if name == server_name:
+                effects += self._requests.own_request(upstream, methods.SUBSCRIBE, dump({"uri": uri}))
+        effects += self._requests.set_upstream_level(upstream)
+        effects += self._release(server, at)
+        effects += self._release_lists(at)
+        effects += self._lists_differ(server, before, info.lists, everyone=True)
+        return effects
+
+    def detach(self, key: str, reason: str) -> list[Effect]:
+        """An instance is gone: each of its calls gets its one answer now."""
+        upstream = self.state.upstreams.pop(key, None)
+        if upstream is None:
+            return []
+        server = upstream.server
+        server.upstreams.remove(upstream)
+        if not server.upstreams and server.phase is Phase.UP:
+            server.phase = Phase.COMING
+        effects: list[Effect] = []
+        for ask in tuple(upstream.asks.values()):
+            self._backchannel.drop_ask(ask)
+            params = dump({"requestId": ask.number, "reason": f"server {server.name!r} has gone: {reason}"})
+            effects.append(Deliver(ask.call.sink, notification(methods.CANCELLED, params)))
+        for call in upstream.calls.values():
+            if not call.over:
+                why = f"server {server.name!r} went away during the call: {reason}"
+                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+        upstream.calls.clear()
+        return effects
+
+    def drain(self, key: str) -> None:
+        """No new calls for this instance."""
+        upstream = self.state.upstreams.get(key)
+        if upstream is not None:
+            upstream.draining = True
+
+    def coming(self, name: str) -> list[Effect]:
+        """A server is being started: calls wait for it."""
+        server = self.state.servers.get(name)
+        if server is None or server.phase is Phase.UP:
+            return []
+        was_absent = server.phase is Phase.ABSENT
+        server.phase = Phase.COMING
+        if was_absent and server.lists is not None:
+            self.state.forget_catalogues()
+            return self._lists_differ(server, None, server.lists)
+        return []
+
+    def absent(self, name: str, reason: str, at: float) -> list[Effect]:
+        """A server is down for now: calls fail at once, and merged lists are without it."""
+        server = self.state.servers.get(name)
+        if server is None:
+            return []
+        was_listed = server.phase is not Phase.ABSENT and server.lists is not None
+        server.phase = Phase.ABSENT
+        server.reason = reason
+        self.state.forget_catalogues()
+        effects = self._fail_waiting(server, reason)
+        effects += self._release_lists(at)
+        if was_listed:
+            effects += self._lists_differ(server, server.lists, None)
+        return effects
+
+    def update_lists(self, key: str, lists: Lists) -> list[Effect]:
+        """An instance's lists were fetched anew."""
+        upstream = self.state.upstreams.get(key)
+        if upstream is None:
+            return []
+        before = upstream.server.lists
+        upstream.server.lists = lists
+        self.state.forget_catalogues()
+        return self._lists_differ(upstream.server, before, lists)
+
+    def notices(self, session: Session) -> list[Effect]:
+        """What is odd about the names in a session's view, each told once."""
+        found = [told for told in self.state.catalogue(session).notices if told not in self._told]
+        self._told.update(found)
+        return [Notice(server, text) for server, text in found]
+
+    # time
+
+    def tick(self, at: float) -> list[Effect]:
+        """End what has waited too long; to be called about once a second."""
+        effects: list[Effect] = []
+        for upstream in tuple(self.state.upstreams.values()):
+            effects += self._expire(upstream, at)
+        for server in self.state.servers.values():
+            if server.waiting and server.waiting[0].deadline <= at:
+                effects += self._expire_waiting(server, at)
+        if self._requests.awaiting_lists and self._requests.awaiting_lists[0].deadline <= at:
+            effects += self._release_lists(at)
+        return effects
+
+    def _expire(self, upstream: Upstream, at: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for ask in tuple(upstream.asks.values()):
+            if ask.deadline <= at:
+                effects += self._backchannel.expire_ask(ask)
+        for number, call in tuple(upstream.calls.items()):
+            if call.deadline > at or any(ask.call is call for ask in upstream.asks.values()):
+                continue
+            if call.over:
+                upstream.finish(number)
+                continue
+            self.state.counters.timeouts += 1
+            why = f"server {upstream.server.name!r} did not answer in time"
+            effects.append(
+                WriteLine(upstream.key, notification(methods.CANCELLED, dump({"requestId": number, "reason": why})))
+            )
+            effects += self._requests.fail(call, methods.REQUEST_TIMEOUT, why)
+            call.deadline = at + CANCEL_GRACE
+        if upstream.server.waiting and not upstream.calls:
+            effects += self._release(upstream.server, at)
+        return effects
+
+    def _expire_waiting(self, server: Server, at: float) -> list[Effect]:
+        waiting, server.waiting = server.waiting, []
+        effects: list[Effect] = []
+        for call in waiting:
+            if call.over:
+                continue
+            if call.deadline > at:
+                server.waiting.append(call)
+                continue
+            self.state.counters.timeouts += 1
+            busy = server.phase is Phase.UP
+            why = "it is serving another client that it may have to ask something" if busy else "it is still starting"
+            effects += self._requests.fail(
+                call, methods.SERVER_UNAVAILABLE, f"server {server.name!r} could not take the call in time: {why}"
+            )
+        return effects
+
+    # what waits
+
+    def _release(self, server: Server, at: float) -> list[Effect]:
+        """Try again what waits for a server; what still cannot go waits on, with the deadline that it had."""
+        waiting, server.waiting = server.waiting, []
+        effects: list[Effect] = []
+        for call in waiting:
+            message = call.message
+            if call.over or message is None:
+                continue
+            deadline = call.deadline
+            try:
+                effects += self._requests.handle(call, message, at)
+            except Overloaded as problem:
+                effects.append(Deliver(call.sink, error(call.id, methods.SERVER_UNAVAILABLE, str(problem)), True))
+            if call.upstream is None:
+                call.deadline = deadline
+        return effects
+
+    def _release_lists(self, at: float) -> list[Effect]:
+        """Answer the list requests whose servers are all known by now, or that have waited long enough."""
+        waiting, self._requests.awaiting_lists = self._requests.awaiting_lists, []
+        effects: list[Effect] = []
+        for call in waiting:
+            message = call.message
+            if call.over or message is None:
+                continue
+            call.patient = call.deadline > at
+            effects += self._requests.handle(call, message, at)
+        return effects
+
+    def _fail_waiting(self, server: Server, reason: str) -> list[Effect]:
+        waiting, server.waiting = server.waiting, []
+        effects: list[Effect] = []
+        for call in waiting:
+            if not call.over:
+                why = f"server {server.name!r} is not running: {reason}"
+                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+        return effects
+
+    # changes of lists
+
+    def _lists_differ(
+        self, server: Server, before: Lists | None, after: Lists | None, *, everyone: bool = False
+    ) -> list[Effect]:
+        """Tell the sessions that see a server which of its lists are others now."""
+        old, new = before or Lists(), after or Lists()
+        kinds = [kind for kind in ("tools", "prompts") if getattr(old, kind) != getattr(new, kind)]
+        if (old.resources, old.templates) != (new.resources, new.templates):
+            kinds.append("resources")
+        sessions = [
+            session
+            for session in self.state.sessions_of(server.name)
+            if session.prefixed or everyone or server.rules is not None
+        ]
+        return self._list_changes(sessions, kinds)
+
+    def _list_changes(self, sessions: Iterable[Session], kinds: Iterable[str]) -> list[Effect]:
+        told = [session for session in sessions if session.protocol_version is not None]
+        return [Deliver(session.push, _CHANGED[kind]) for kind in kinds for session in told]
+
+
+def _upstream(call: Call) -> Upstream:
+    assert call.upstream is not None
+    return call.upstream

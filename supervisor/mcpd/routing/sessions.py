@@ -1,0 +1,62 @@
+"""One client's conversation, as the router knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from mcpd.wire.address import Transport, View
+
+if TYPE_CHECKING:
+    from mcpd.routing.correlation import Ask, Call
+
+
+class Session:
+    """A session: what it sees, what it said of itself, and what is under way for it.
+
+    `calls` maps the client's own request ids (raw JSON, so that `1` is not `"1"`) to calls in flight; `asks` maps the
+    ids that mcpd gave to servers' requests to what waits for this client's answer. `push` is the sink for whatever
+    belongs to no call.
+    """
+
+    __slots__ = (
+        "asks",
+        "calls",
+        "capabilities",
+        "client_info",
+        "id",
+        "level",
+        "opened_at",
+        "prefixed",
+        "principal",
+        "protocol_version",
+        "push",
+        "servers",
+        "transport",
+        "used_at",
+        "view",
+    )
+
+    def __init__(
+        self, id: str, principal: str, view: View, transport: Transport, push: Any, servers: tuple[str, ...], at: float
+    ) -> None:
+        self.id = id
+        self.principal = principal
+        self.view = view
+        self.transport: Transport = transport
+        self.push = push
+        self.servers = servers
+        self.prefixed = view.kind != "server"
+        self.protocol_version: str | None = None
+        self.capabilities: Mapping[str, Raw] = {}
+        self.client_info: Mapping[str, Any] = {}
+        self.level: int | None = None
+        self.calls: dict[bytes, Call] = {}
+        self.asks: dict[int, Ask] = {}
+        self.opened_at = at
+        self.used_at = at
+
+    def __repr__(self) -> str:
+        return f"<session {self.id[:8]} of {self.principal} on {self.view}>"

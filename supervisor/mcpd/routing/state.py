@@ -1,0 +1,115 @@
+"""What the router remembers: servers, their instances, sessions, and who is subscribed to what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mcpd.config.registry import Registry
+from mcpd.routing.catalogue import Catalogue, merge
+from mcpd.routing.correlation import Phase, Server, Upstream
+from mcpd.routing.sessions import Session
+from mcpd.wire.address import View
+
+MAX_WAITING = 1024  # calls that wait for one server
+MAX_SESSION_CALLS = 1024  # calls in flight for one session
+MAX_UPSTREAM_CALLS = 16384  # calls in flight at one instance
+MAX_ASKS = 64  # requests of one instance that wait for clients
+MAX_LEARNED = 4096  # URIs seen in results, whose server is remembered
+FIRST_LISTS_WAIT = 5.0  # seconds that a list waits for servers that were never up yet
+WAIT_FOR_SERVER = 30.0  # seconds that a call waits for a server that is being started, or is held by another session
+CANCEL_GRACE = 10.0  # seconds that a cancelled call still counts as the child's work for its session
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went wrong without anybody having been told, for metrics."""
+
+    unmatched_answers: int = 0
+    dropped_messages: int = 0
+    refused_asks: int = 0
+    timeouts: int = 0
+
+
+class State:
+    """The tables of the router; its methods only look things up."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Server] = {}
+        self.views: dict[str, tuple[str, ...]] = {}
+        self.upstreams: dict[str, Upstream] = {}
+        self.sessions: dict[str, Session] = {}
+        self.subscriptions: dict[tuple[str, str], dict[Session, str]] = {}
+        self.learned: dict[str, str] = {}
+        self.counters = Counters()
+        self.separator = "__"
+        self.max_call_time = 3600.0
+        self.input_timeout = 120.0
+        self.version = ""
+        self._sequence = 0
+        self._catalogues: dict[tuple[tuple[str, ...], bool], Catalogue] = {}
+
+    def next_id(self) -> int:
+        """An id that no child and no client has seen yet."""
+        self._sequence += 1
+        return self._sequence
+
+    def configure(self, registry: Registry) -> list[Server]:
+        """Take over the registry; returns the servers that are gone."""
+        self.separator = registry.frontdoor.separator
+        self.max_call_time = registry.frontdoor.max_call_time
+        self.input_timeout = registry.frontdoor.input_timeout
+        self.views = {name: view.servers for name, view in registry.views.items()}
+        gone = [server for name, server in self.servers.items() if name not in registry.servers]
+        kept = self.servers
+        self.servers = {}
+        for name, spec in registry.servers.items():
+            server = kept.get(name)
+            if server is None:
+                server = Server(spec)
+            else:
+                server.configure(spec)
+            self.servers[name] = server
+        for session in self.sessions.values():
+            session.servers = self.servers_of(session.view) or ()
+        self.forget_catalogues()
+        return gone
+
+    def servers_of(self, view: View) -> tuple[str, ...] | None:
+        """The servers that a view shows, in its order; None for an unknown view."""
+        if view.kind == "all":
+            return tuple(self.servers)
+        if view.kind == "server":
+            return (view.name,) if view.name in self.servers else None
+        return self.views.get(view.name)
+
+    def sessions_of(self, server: str) -> Iterator[Session]:
+        """The initialised sessions that see a server."""
+        for session in self.sessions.values():
+            if session.protocol_version is not None and server in session.servers:
+                yield session
+
+    def catalogue(self, session: Session) -> Catalogue:
+        """The merged lists of what a session sees, without servers that are absent."""
+        key = (session.servers, session.prefixed)
+        found = self._catalogues.get(key)
+        if found is None:
+            shown = [self.servers[name] for name in session.servers if name in self.servers]
+            present = [server for server in shown if server.phase is not Phase.ABSENT]
+            found = self._catalogues[key] = merge(present, self.separator, prefixed=session.prefixed)
+        return found
+
+    def forget_catalogues(self) -> None:
+        """Some list, or who is there, has changed."""
+        self._catalogues.clear()
+
+    def level_for(self, server: str) -> int | None:
+        """The most verbose log level that any session asked for; None if none did."""
+        levels = [session.level for session in self.sessions_of(server) if session.level is not None]
+        return min(levels) if levels else None
+
+    def learn(self, uri: str, server: str) -> None:
+        """Remember which server gave out a URI."""
+        if len(self.learned) >= MAX_LEARNED:
+            self.learned.pop(next(iter(self.learned)))
+        self.learned[uri] = server
