@@ -144,8 +144,10 @@ _PACKAGE = re.compile(
 
 
 def _parse_script(value: Any) -> Any:
-    if not isinstance(value, str):
+    if value is None or isinstance(value, Script):
         return value
+    if not isinstance(value, str):
+        raise refusal(f"expected a string, found {describe(value)}", 'write script = "FILE" or "FILE:OBJECT"')
     match = _OBJECT.fullmatch(check_text(value))
     if match is not None:
         return {"file": match["file"], "object": match["object"]}
@@ -155,8 +157,10 @@ def _parse_script(value: Any) -> Any:
 
 
 def _parse_package(value: Any) -> Any:
-    if not isinstance(value, str):
+    if value is None or isinstance(value, Package):
         return value
+    if not isinstance(value, str):
+        raise refusal(f"expected a string, found {describe(value)}", 'write "npm:NAME@VERSION" or "pypi:NAME==VERSION"')
     match = _PACKAGE.fullmatch(value)
     if match is None:
         raise refusal(f"{value!r} names no pinned package", 'write "npm:NAME@VERSION" or "pypi:NAME==VERSION"')
@@ -187,8 +191,8 @@ def _check_variable(name: str) -> str:
 class ServerSpec(Table):
     """[servers.NAME], with [defaults] merged in: what an operator wants of one server.
 
-    Exactly one of `script`, `command` and `package` is set. `load` has made `cwd`, `python`, `script.file` and
-    `command[0]` absolute; for a spec made by hand they are as given.
+    `load` sees to it that exactly one of `script`, `command` and `package` is set, and makes `cwd`, `python`,
+    `script.file` and `command[0]` absolute; for a spec made by hand all is as given.
     """
 
     name: Name
@@ -226,22 +230,6 @@ class ServerSpec(Table):
     tools: ToolRules = ToolRules()
     sandbox: SandboxSpec = SandboxSpec()
     limits: LimitsSpec = LimitsSpec()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        problem = source_problem([key for key in SOURCES if getattr(self, key)])
-        if problem is not None:
-            raise refusal(*problem)
-        return self
-
-
-def source_problem(given: list[str]) -> tuple[str, str] | None:
-    """Message and remedy where a server does not say exactly once what is to be run."""
-    if len(given) == 1:
-        return None
-    if given:
-        return f"{' and '.join(given)} are both set", "keep exactly one of script, command and package"
-    return "nothing says what to run", "set exactly one of script, command and package"
 
 
 class ViewSpec(Table):

@@ -1,0 +1,172 @@
+"""What the tables of a registry mean together: rules that no single key can break alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from mcpd.config.positions import KeyPath
+from mcpd.config.registry import RestartPolicy, ServerSpec, ViewSpec
+from mcpd.config.report import did_you_mean
+from mcpd.config.settings import DaemonSettings, FrontdoorSettings
+
+LONGEST_SOCKET_PATH: Final = 107  # unix(7): sun_path holds 108 bytes, the last of them NUL
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+", re.IGNORECASE)
+_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+)(?::(?:[0-9]+|\*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that is broken: at which key of the table under check, what, and the way out."""
+
+    key: KeyPath
+    message: str
+    remedy: str
+    fatal: bool = True
+
+
+def check_daemon(settings: DaemonSettings) -> Iterator[Finding]:
+    longest = len(bytes(settings.runtime_dir / "control.sock"))
+    if longest > LONGEST_SOCKET_PATH:
+        message = f"sockets in {settings.runtime_dir} have paths of {longest} bytes; {LONGEST_SOCKET_PATH} are possible"
+        yield Finding(("runtime_dir",), message, "set a shorter daemon.runtime_dir")
+
+
+def check_frontdoor(settings: FrontdoorSettings) -> Iterator[Finding]:
+    if settings.max_call_time < settings.call_timeout:
+        yield Finding(("max_call_time",), "is shorter than call_timeout", "make it at least as long")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        present, absent = ("tls_key", "tls_cert") if settings.tls_cert is None else ("tls_cert", "tls_key")
+        yield Finding((present,), f"is set without {absent}", f"set {absent} too")
+    for index, origin in enumerate(settings.allowed_origins):
+        if _ORIGIN.fullmatch(origin) is None:
+            message = f"{origin!r} is not an origin"
+            yield Finding(
+                ("allowed_origins", index), message, 'write "https://HOST" or "https://HOST:PORT", no path, no "*"'
+            )
+    for index, host in enumerate(settings.allowed_hosts):
+        if _HOST.fullmatch(host) is None or host == "*":
+            message = f"{host!r} is not a host"
+            yield Finding(
+                ("allowed_hosts", index), message, 'write "HOST", "HOST:PORT" or "HOST:*", no scheme, no path'
+            )
+
+
+def check_sources(given: Sequence[str]) -> Iterator[Finding]:
+    """A server says exactly once what is to be run; `given` are the keys that do."""
+    if not given:
+        yield Finding((), "nothing says what to run", "set one of script, command and package")
+    elif len(given) > 1:
+        yield Finding((given[-1],), f"{' and '.join(given)} are both set", "keep exactly one of them")
+
+
+def check_server(spec: ServerSpec, frontdoor: FrontdoorSettings) -> Iterator[Finding]:
+    if spec.restart_max_delay < spec.restart_delay:
+        yield Finding(("restart_max_delay",), "is shorter than restart_delay", "make it at least as long")
+    elif spec.restart is not RestartPolicy.NO and not limit_can_be_hit(spec):
+        message = f"is never hit: the delays spread {spec.start_limit_burst} starts over more than start_limit_interval"
+        remedy = "make start_limit_interval longer, or start_limit_burst or restart_max_delay smaller"
+        yield Finding(("start_limit_burst",), message, remedy, fatal=False)
+    if spec.call_timeout > frontdoor.max_call_time >= frontdoor.call_timeout:
+        message = "is longer than frontdoor.max_call_time, which ends every call"
+        yield Finding(("call_timeout",), message, "raise frontdoor.max_call_time, or lower this", fatal=False)
+    for index, root in enumerate(spec.roots):
+        yield from _check_root(index, root)
+    yield from _check_tools(spec)
+
+
+def limit_can_be_hit(spec: ServerSpec) -> bool:
+    """Whether `start_limit_burst` automatic starts fit in the interval if each run ends at once and delays are short.
+
+    The n-th delay is `delay·(max/delay)^(min(n,steps)/steps)`, at the least half of it (equal jitter); the first of
+    the starts opens the window, so its own delay does not count.
+    """
+    growth = spec.restart_max_delay / spec.restart_delay
+    elapsed = 0.0
+    for number in range(1, spec.start_limit_burst):
+        elapsed += 0.5 * spec.restart_delay * growth ** (min(number, spec.restart_steps) / spec.restart_steps)
+        if elapsed > spec.start_limit_interval:
+            return False
+    return True
+
+
+def _check_root(index: int, root: str) -> Iterator[Finding]:
+    uri = urlsplit(root)
+    if uri.scheme != "file":
+        yield Finding(("roots", index), f"{root!r} is not a file", 'write a path or a "file://" URI')
+    elif not Path(unquote(uri.path)).exists():
+        yield Finding(
+            ("roots", index), f"{unquote(uri.path)!r} does not exist", "make it, or correct the path", fatal=False
+        )
+
+
+def _check_tools(spec: ServerSpec) -> Iterator[Finding]:
+    rules = spec.tools
+    for index, tool in enumerate(rules.deny):
+        if rules.allow is not None and tool in rules.allow:
+            yield Finding(("tools", "deny", index), f"{tool!r} is allowed and denied", "keep one of the two")
+    for tool in rules.rename:
+        if tool in rules.deny or (rules.allow is not None and tool not in rules.allow):
+            message = f"{tool!r} is renamed but not shown"
+            yield Finding(("tools", "rename", tool), message, "allow it, or remove its new name", fatal=False)
+
+
+def check_after(specs: Sequence[ServerSpec], names: Collection[str]) -> Iterator[tuple[str, Finding]]:
+    """Findings about the order of starts, each with the server that it stands in. `names` are all servers there are."""
+    for spec in specs:
+        for index, other in enumerate(spec.after):
+            if other == spec.name:
+                yield spec.name, Finding(("after", index), "a server cannot start after itself", "remove the name")
+            elif other not in names:
+                remedy = did_you_mean(other, names) or "add the server, or remove the name"
+                yield spec.name, Finding(("after", index), f"there is no server {other!r}", remedy)
+    graph = {spec.name: tuple(other for other in spec.after if other != spec.name) for spec in specs}
+    for cycle in _cycles(graph):
+        chain = " after ".join((*cycle, cycle[0]))
+        yield cycle[0], Finding(("after",), f"the order of starts is a circle: {chain}", "remove one of these")
+
+
+def _cycles(graph: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """The cycles that a walk of the graph, depth first, runs into; none only if there are none."""
+    done: set[str] = set()
+    for start in graph:
+        path: list[str] = []
+        stack = [(start, iter(graph[start]))] if start not in done else []
+        while stack:
+            node, others = stack[-1]
+            if len(path) < len(stack):
+                path.append(node)
+            following = next(others, None)
+            if following is None:
+                stack.pop()
+                done.add(path.pop())
+            elif following in path:
+                yield tuple(path[path.index(following) :])
+            elif following in graph and following not in done:
+                stack.append((following, iter(graph[following])))
+
+
+def check_view(view: ViewSpec, names: Collection[str]) -> Iterator[Finding]:
+    for index, server in enumerate(view.servers):
+        if server not in names:
+            remedy = did_you_mean(server, names) or "add the server, or remove the name"
+            yield Finding(("servers", index), f"there is no server {server!r}", remedy)
+        elif server in view.servers[:index]:
+            yield Finding(("servers", index), f"{server!r} stands twice", "remove one of the two")
+    if not view.servers:
+        yield Finding(("servers",), "the view shows no server", 'name some, or write servers = "*"', fatal=False)
+
+
+def check_separator(separator: str, names: Collection[str]) -> Iterator[Finding]:
+    """With "-" the tool `c` of a server `a-b` is shown by the same name as the tool `b-c` of a server `a`."""
+    if separator != "-":
+        return
+    for name in names:
+        for longer in names:
+            if longer.startswith(f"{name}-"):
+                message = f'with "-" the names of the tools of {name!r} and {longer!r} can be the same'
+                yield Finding(("separator",), message, 'use "__", or rename one of the servers', fatal=False)

@@ -1,0 +1,94 @@
+"""Fit a table, as it was written, into its model; say all that does not fit in the operator's words."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mcpd.config.layers import Layered, depth
+from mcpd.config.not_yet import not_yet
+from mcpd.config.positions import KeyPath
+from mcpd.config.registry import LimitsSpec, SandboxSpec, ServerSpec
+from mcpd.config.report import Report, complaint
+from mcpd.config.settings import DaemonSettings, FrontdoorSettings, Table
+
+Model = TypeVar("Model", bound=Table)
+
+_HOMES: Final[Mapping[str, type[Table]]] = {
+    "[daemon]": DaemonSettings,
+    "[frontdoor]": FrontdoorSettings,
+    "[servers.NAME]": ServerSpec,
+    "[servers.NAME.sandbox]": SandboxSpec,
+    "[servers.NAME.limits]": LimitsSpec,
+}
+
+
+def fit(
+    model: type[Model], table: Layered, at: KeyPath, base: Mapping[str, Any], report: Report
+) -> tuple[Model, frozenset[str]]:
+    """The model made of `table`, which stands at `at` in the registry; with it the keys that were left out as wrong.
+
+    `base` lies under the table: it is right, and enough to make the model of if every key of the table is left out.
+    """
+    written = dict(table.merged)
+    if written.pop("name", None) is not None and "name" in model.model_fields:
+        report.problem(table.place(("name",)), "unknown key 'name'", "the name is the one in the table's header")
+    details = _misfits(model, {**base, **written})
+    for detail in details:
+        _tell(detail, model, table, report)
+    wrong = [_location(detail) for detail in details]
+    for path, missing in not_yet(at, written):
+        key = path[len(at) :]
+        if not any(key[: len(other)] == other or other[: len(key)] == key for other in wrong):
+            report.problem(table.place(key), f"not supported yet: {missing.what}", missing.remedy)
+    left_out = frozenset(str(path[0]) for path in wrong)
+    kept = {key: value for key, value in written.items() if key not in left_out}
+    return model.model_validate({**base, **kept}), left_out
+
+
+def _misfits(model: type[Table], values: Mapping[str, Any]) -> list[ErrorDetails]:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _location(detail: ErrorDetails) -> KeyPath:
+    path = detail["loc"]
+    return path[:-1] if path and path[-1] == "[key]" else path  # pydantic's mark for the key of a mapping
+
+
+def _tell(detail: ErrorDetails, model: type[Table], table: Layered, report: Report) -> None:
+    path = _location(detail)
+    if detail["type"] != "missing":
+        path = path[: depth(table.merged, path)]  # `script` is text in the registry, `script.file` only in the model
+    message, remedy = complaint(detail, lambda inner: known_keys(model, inner), _home)
+    report.problem(table.place(path), message, remedy)
+
+
+def known_keys(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
+    """The keys that may stand in the table at `path` of a table of this model."""
+    for part in path:
+        inner = _model_in(model.model_fields[part].annotation) if part in model.model_fields else None
+        if inner is None:
+            return ()
+        model = inner
+    return tuple(key for key in model.model_fields if key != "name")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _home(key: str) -> str | None:
+    """Where a key belongs that somebody put elsewhere."""
+    homes = [table for table, model in _HOMES.items() if key in known_keys(model, ())]
+    return f"it belongs in {' or '.join(homes)}" if homes else None

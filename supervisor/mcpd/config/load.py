@@ -1,0 +1,238 @@
+"""Find, read and check a registry; everything that is wrong with it is told at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic_core import PydanticCustomError
+
+from mcpd.config import checks, environment, programs, secrets
+from mcpd.config.checks import Finding
+from mcpd.config.documents import read_all
+from mcpd.config.fit import fit
+from mcpd.config.layers import Layer, Layered, anchor, lay
+from mcpd.config.positions import KeyPath
+from mcpd.config.registry import (
+    SOURCES,
+    ProfileSpec,
+    Registry,
+    SandboxSettings,
+    SecretRef,
+    ServerSpec,
+    ViewSpec,
+)
+from mcpd.config.report import Place, Report
+from mcpd.config.settings import DaemonSettings, FrontdoorSettings
+from mcpd.config.tables import Named, Tables, put_together
+from mcpd.config.values import NAME_RULE, check_name
+from mcpd.errors import ConfigError, Problem
+
+__all__ = ["Problem", "find_registry", "load"]
+
+SYSTEM_REGISTRY: Final = Path("/etc/mcpd/mcpd.toml")
+
+
+def find_registry(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """The registry file: `explicit`, $MCPD_CONFIG, $XDG_CONFIG_HOME/mcpd/mcpd.toml or /etc/mcpd/mcpd.toml.
+
+    Raises ConfigError if the one that was asked for, or every one of the usual ones, is not there.
+    """
+    if explicit is not None:
+        return _existing(explicit, Place(None, None, "--config"))
+    if environ.get("MCPD_CONFIG"):
+        return _existing(Path(environ["MCPD_CONFIG"]), Place(None, None, "MCPD_CONFIG"))
+    usual = (environment.config_home(environ) / "mcpd" / "mcpd.toml", SYSTEM_REGISTRY)
+    for path in usual:
+        if path.is_file():
+            return path
+    looked = " and ".join(str(path) for path in usual)
+    raise ConfigError(
+        Problem(None, None, "", f"no registry: {looked} do not exist", "write one, or name it with --config")
+    )
+
+
+def _existing(path: Path, asked: Place) -> Path:
+    path = Path(os.path.abspath(path))
+    if not path.is_file():
+        reason = "is a directory" if path.is_dir() else "does not exist"
+        raise ConfigError(Problem(None, None, asked.key, f"{path} {reason}", "name a registry file"))
+    return path
+
+
+def load(path: Path, environ: Mapping[str, str], *, tolerate_missing: bool = False) -> Registry:
+    """The registry at `path`, the files of servers.d beside it merged in, [defaults] and the environment applied.
+
+    Raises ConfigError with all problems. With `tolerate_missing` a program, script or directory that is not there is a
+    warning and not a problem, so that at boot one broken server hinders no other. Reads files; changes nothing.
+    """
+    path = Path(os.path.abspath(path))
+    report = Report()
+    documents = read_all(path, report)
+    if not any(document.file == path for document in documents):
+        raise ConfigError(*report.problems)
+    is_whole = not report.problems
+    tables = put_together(documents, path, environment.home(environ), report)
+    registry = _Reading(path, environ, tables, report, is_whole, tolerate_missing).registry()
+    if report.problems:
+        raise ConfigError(*report.problems)
+    return registry.model_copy(update={"warnings": report.warnings})
+
+
+class _Reading:
+    """One reading of one registry: from tables to values, with a report of what is wrong on the way."""
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        tables: Tables,
+        report: Report,
+        is_whole: bool,
+        tolerate_missing: bool,
+    ) -> None:
+        self.path = path
+        self.environ = environ
+        self.tables = tables
+        self.report = report
+        self.is_whole = is_whole  # False: a file of servers.d could not be read, so names may seem to be missing
+        self.tolerate_missing = tolerate_missing
+        self.names = tuple(tables.named["servers"])
+
+    def registry(self) -> Registry:
+        daemon = self.daemon()
+        frontdoor = self.frontdoor()
+        sandbox, _ = fit(SandboxSettings, lay(self.tables.single["sandbox"]), ("sandbox",), {}, self.report)
+        profiles = {name: self.profile(name, named) for name, named in self.tables.named["profiles"].items()}
+        self.defaults()
+        servers = {
+            name: self.server(name, named, frontdoor, daemon.secrets_dir)
+            for name, named in self.tables.named["servers"].items()
+        }
+        views = {name: self.view(name, named) for name, named in self.tables.named["views"].items()}
+        self.order(servers)
+        return Registry(
+            path=self.path,
+            daemon=daemon,
+            frontdoor=frontdoor,
+            sandbox=sandbox,
+            profiles=profiles,
+            views=views,
+            servers=servers,
+        )
+
+    def daemon(self) -> DaemonSettings:
+        table = lay(self.overrides("daemon"), self.tables.single["daemon"])
+        base = environment.directories(self.environ, self.path.parent)
+        settings, wrong = fit(DaemonSettings, table, ("daemon",), base, self.report)
+        self.tell(table, checks.check_daemon(settings), wrong)
+        return settings
+
+    def frontdoor(self) -> FrontdoorSettings:
+        table = lay(self.overrides("frontdoor"), self.tables.single["frontdoor"])
+        settings, wrong = fit(FrontdoorSettings, table, ("frontdoor",), {}, self.report)
+        self.tell(table, checks.check_frontdoor(settings), wrong)
+        self.tell(table, checks.check_separator(settings.separator, self.names), wrong)
+        return settings
+
+    def overrides(self, table: str) -> Layer:
+        said = anchor(
+            environment.overrides(table, self.environ, self.report), Path("/"), environment.home(self.environ)
+        )
+
+        def locate(path: KeyPath) -> Place:
+            return Place(None, None, environment.variable(table, str(path[0]), self.environ))
+
+        return Layer(said, locate, is_table=False)
+
+    def profile(self, name: str, named: Named) -> ProfileSpec:
+        table = lay(named.layer)
+        profile, _ = fit(ProfileSpec, table, ("profiles", name), {"name": self.usable(name, table)}, self.report)
+        return profile
+
+    def defaults(self) -> None:
+        """Look at [defaults] by itself, so that it is right also where no server inherits it."""
+        fit(ServerSpec, lay(self.tables.single["defaults"]), ("servers", "*"), {"name": "defaults"}, self.report)
+
+    def server(self, name: str, named: Named, frontdoor: FrontdoorSettings, secrets_dir: Path) -> ServerSpec:
+        table = lay(named.layer, self.tables.single["defaults"])
+        base = {"name": self.usable(name, table), "cwd": named.directory, "call_timeout": frontdoor.call_timeout}
+        spec, wrong = fit(ServerSpec, table, ("servers", name), base, self.report)
+        given = [source for source in SOURCES if source in table.merged]
+        self.tell(table, checks.check_sources(given), frozenset())
+        self.tell(table, checks.check_server(spec, frontdoor), wrong)
+        self.tell(table, self.environment_findings(spec, secrets_dir), wrong)
+        if "python" in named.layer.data and "script" not in given:
+            finding = Finding(("python",), "only a script has an interpreter", "remove the key")
+            self.tell(table, [finding], wrong)
+        spec, findings = self.located(spec)
+        self.tell(table, findings, wrong)
+        return spec
+
+    def environment_findings(self, spec: ServerSpec, secrets_dir: Path) -> Iterator[Finding]:
+        if isinstance(spec.env.get("PATH"), SecretRef):
+            yield Finding(("env", "PATH"), "PATH cannot be a secret: programs are looked up in it", "write it out")
+        for variable, message, remedy in secrets.objections(spec, secrets_dir):
+            yield Finding(("env", variable), message, remedy, fatal=False)
+
+    def located(self, spec: ServerSpec) -> tuple[ServerSpec, list[Finding]]:
+        """The spec with absolute programs, and what is not there."""
+        findings: list[Finding] = []
+        fatal = spec.enabled and not self.tolerate_missing
+        path = programs.search_path(spec, self.environ.get("PATH", os.defpath))
+        update: dict[str, object] = {}
+        if spec.command:
+            found = programs.resolve(spec.command[0], path)
+            update["command"] = (found or spec.command[0], *spec.command[1:])
+            if found is None:
+                objection = programs.why_not_executable(spec.command[0], "command", spec)
+                findings.append(Finding(("command",), *objection, fatal))
+        if spec.script:
+            found = programs.resolve(str(spec.python), path)
+            update["python"] = Path(found or spec.python)
+            if found is None:
+                objection = programs.why_not_executable(str(spec.python), "python", spec)
+                findings.append(Finding(("python",), *objection, fatal))
+            objection_to_script = programs.script_objection(spec.script.file)
+            if objection_to_script is not None:
+                findings.append(Finding(("script",), *objection_to_script, fatal))
+        objection_to_cwd = programs.directory_objection(spec.cwd)
+        if objection_to_cwd is not None:
+            findings.append(Finding(("cwd",), *objection_to_cwd, fatal))
+        return spec.model_copy(update=update), findings
+
+    def view(self, name: str, named: Named) -> ViewSpec:
+        table = lay(named.layer)
+        base = {"name": self.usable(name, table), "servers": ()}
+        if table.merged.get("servers") == "*":
+            table = Layered(table.layers, {**table.merged, "servers": list(self.names)})
+        elif "servers" not in table.merged:
+            self.report.problem(table.place(()), "servers is missing", 'name some, or write servers = "*"')
+        view, wrong = fit(ViewSpec, table, ("views", name), base, self.report)
+        if self.is_whole and "servers" in table.merged:
+            self.tell(table, checks.check_view(view, self.names), wrong)
+        return view
+
+    def order(self, servers: Mapping[str, ServerSpec]) -> None:
+        if not self.is_whole:
+            return
+        for name, finding in checks.check_after(tuple(servers.values()), self.names):
+            table = lay(self.tables.named["servers"][name].layer, self.tables.single["defaults"])
+            self.tell(table, [finding], frozenset())
+
+    def usable(self, name: str, table: Layered) -> str:
+        """`name`, or, after a report, another that can stand in for it until the reading ends."""
+        try:
+            return check_name(name)
+        except PydanticCustomError as error:
+            self.report.problem(table.place(()), error.message(), NAME_RULE)
+            return "unnamed"
+
+    def tell(self, table: Layered, findings: Iterable[Finding], wrong: Collection[str]) -> None:
+        for finding in findings:
+            if finding.key and finding.key[0] in wrong:
+                continue
+            add = self.report.problem if finding.fatal else self.report.warning
+            add(table.place(finding.key), finding.message, finding.remedy)

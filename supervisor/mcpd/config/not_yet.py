@@ -1,0 +1,86 @@
+"""Keys of the dialect whose behaviour is not built yet.
+
+Such a key is accepted only with the value that says what mcpd does today; anything else is an error, never silently
+ignored. When a feature lands, its entry is deleted here, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mcpd.config.positions import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """What is missing, and which values are fine without it."""
+
+    what: str
+    remedy: str
+    accepts: Callable[[Any], bool]
+
+
+def _only(*values: object) -> Callable[[Any], bool]:
+    return lambda value: any(type(value) is type(known) and value == known for known in values)
+
+
+def _nothing(_: Any) -> bool:
+    return False
+
+
+def is_loopback(host: Any) -> bool:
+    """Whether a bind to `host` is reachable from this machine only. Names may resolve to anything, so they are not."""
+    if not isinstance(host, str) or host == "localhost":
+        return isinstance(host, str)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_REMOVE: Final = "remove the key"
+
+# `*` stands for any one key.
+NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
+    ("daemon", "watch"): NotYet("reloading when a file changes", "use `mcpctl reload`", _only(False)),
+    ("frontdoor", "host"): NotYet("listening beyond the loopback interface", 'use "127.0.0.1" or "::1"', is_loopback),
+    ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
+    ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),
+    ("frontdoor", "tls_key"): NotYet("TLS", _REMOVE, _nothing),
+    ("sandbox", "run_as"): NotYet("running servers under another user", _REMOVE, _nothing),
+    ("profiles", "*"): NotYet("the sandbox", "remove the table", _nothing),
+    ("views", "*", "compact"): NotYet("the compact view", _REMOVE, _only(False)),
+    ("servers", "*", "package"): NotYet("installing packages", "install it yourself and set command", _nothing),
+    ("servers", "*", "activation"): NotYet("starting at the first use", 'use "eager"', _only("eager")),
+    ("servers", "*", "sharing"): NotYet("a child for each session", 'use "shared"', _only("shared")),
+    ("servers", "*", "instances"): NotYet("a pool of instances", "use 1", _only(1)),
+    ("servers", "*", "era"): NotYet("the per-request era", 'use "auto"', _only("auto", "handshake")),
+    ("servers", "*", "sandbox", "*"): NotYet("the sandbox", 'use profile = "unsandboxed" alone', _nothing),
+    ("servers", "*", "sandbox", "profile"): NotYet("the sandbox", 'use "unsandboxed"', _only("unsandboxed")),
+    ("servers", "*", "limits", "*"): NotYet("limits on processes", _REMOVE, _nothing),
+}
+
+
+def not_yet(prefix: KeyPath, data: Any) -> Iterator[tuple[KeyPath, NotYet]]:
+    """Each key below `data`, which stands at `prefix` of the registry, that asks for what is not built."""
+    entry = _entry(prefix)
+    if entry is not None and not entry.accepts(data):
+        yield prefix, entry
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from not_yet((*prefix, key), value)
+
+
+def _entry(path: KeyPath) -> NotYet | None:
+    exact = NOT_YET.get(path)
+    if exact is not None:
+        return exact
+    for pattern, entry in NOT_YET.items():
+        if len(pattern) == len(path) and all(want in ("*", have) for want, have in zip(pattern, path, strict=True)):
+            # ("servers", "*", "sandbox", "profile") is more exact than ("servers", "*", "sandbox", "*").
+            closer = (*pattern[:-1], path[-1])
+            return NOT_YET.get(closer, entry)
+    return None
