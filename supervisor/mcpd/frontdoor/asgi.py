@@ -1,0 +1,152 @@
+"""Plain ASGI in the few forms that the front door uses: headers, bodies, replies, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from mcpd.errors import (
+    CallTimeout,
+    ClientFault,
+    ConfigError,
+    McpdError,
+    NotFound,
+    Overloaded,
+    ServerFault,
+    SpawnError,
+)
+from mcpd.frontdoor.relay import View
+from mcpd.wire import jsonrpc, methods
+
+Scope: TypeAlias = dict[str, Any]
+Event: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+Headers: TypeAlias = Mapping[bytes, bytes]  # lower-case names, as ASGI has them
+Handler: TypeAlias = Callable[[Scope, Receive, Send, View, str], Awaitable[None]]  # view and principal
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
+# Nothing between us and the client may hold events back, transform or keep them.
+EVENT_STREAM: Final[tuple[Header, ...]] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+CLOSE: Final[Header] = (b"connection", b"close")
+
+BODY_TIMEOUT: Final = 30.0
+DRAIN_LIMIT: Final = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole response."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[Header, ...] = ()
+
+    async def send(self, send: Send) -> None:
+        """Write it; `content-length` is added, for no-content statuses left out (RFC 9110, section 8.6)."""
+        headers = list(self.headers)
+        if self.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Refusal(Exception):
+    """Raised by a handler before its response began; the app sends `reply`."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+def refusal(
+    status: int,
+    message: str,
+    *,
+    code: int = methods.INVALID_REQUEST,
+    id: bytes = b"null",
+    headers: Iterable[Header] = (),
+    data: Any = None,
+) -> Refusal:
+    """A refusal whose body is a JSON-RPC error: clients of both transports show its message."""
+    return Refusal(Reply(status, jsonrpc.error(id, code, message, data), (JSON, *headers)))
+
+
+# What each error of the tree means over HTTP: status, JSON-RPC code.
+STATUSES: Final[Mapping[type[McpdError], tuple[int, int]]] = {
+    NotFound: (404, methods.INVALID_REQUEST),
+    ClientFault: (400, methods.INVALID_REQUEST),
+    Overloaded: (503, methods.SERVER_UNAVAILABLE),
+    CallTimeout: (504, methods.REQUEST_TIMEOUT),
+    ServerFault: (502, methods.SERVER_UNAVAILABLE),
+    SpawnError: (502, methods.SERVER_UNAVAILABLE),
+    ConfigError: (500, methods.INTERNAL_ERROR),
+    McpdError: (500, methods.INTERNAL_ERROR),
+}
+
+
+def refusal_of(error: McpdError, id: bytes = b"null") -> Refusal:
+    """What a client gets for an error of ours; `Retry-After` where trying again helps (RFC 9110, section 10.2.3)."""
+    status, code = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    headers: tuple[Header, ...] = ()
+    if isinstance(error, Overloaded):
+        headers = ((b"retry-after", b"%d" % max(1, round(error.retry_after))),)
+    return refusal(status, str(error), code=code, id=id, headers=headers)
+
+
+async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The request's body.
+
+    Raises Refusal: 413 past `limit` bytes, declared or not; 400 if the client left in the middle; 408 if the rest of
+    the body does not come within BODY_TIMEOUT. A body sent in one piece costs one `receive`.
+    """
+    declared = headers.get(b"content-length")
+    # digits are what the HTTP parser lets pass; their number bounds the conversion
+    if declared is not None and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(limit)
+    event = await receive()
+    body: bytes = event.get("body", b"")
+    if len(body) > limit:
+        raise _too_large(limit, CLOSE)
+    if event.get("more_body"):
+        body = await _read_rest(receive, body, limit)
+    elif event["type"] != "http.request":
+        raise refusal(400, "the connection was closed before the body was complete")
+    return body
+
+
+async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
+    parts = [first]
+    held = len(first)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while True:
+                event = await receive()
+                if event["type"] != "http.request":
+                    raise refusal(400, "the connection was closed before the body was complete")
+                part: bytes = event.get("body", b"")
+                held += len(part)
+                if held <= limit:
+                    parts.append(part)
+                elif held > limit + DRAIN_LIMIT or not event.get("more_body"):
+                    # what was read past the limit lets a client that only then looks for an answer find it
+                    raise _too_large(limit, CLOSE)
+                else:
+                    parts.clear()
+                if not event.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise refusal(408, f"the body was not complete within {BODY_TIMEOUT:.0f} s", headers=(CLOSE,)) from None
+
+
+def _too_large(limit: int, *headers: Header) -> Refusal:
+    return refusal(413, f"the body is larger than {limit} bytes; see frontdoor.max_body", headers=headers)

@@ -1,0 +1,141 @@
+"""What every request passes before anything is done for it: repeated headers, Host, Origin, bearer token.
+
+Host and Origin are what stands between a web page and a server on the user's machine: a page can make the user's
+browser connect to loopback (DNS rebinding), but it cannot choose these two headers (MCP transports, Security Warning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from mcpd.config.settings import FrontdoorSettings
+from mcpd.frontdoor.asgi import Header, Headers, refusal
+from mcpd.frontdoor.auth import Authenticator
+
+CACHED: Final = 256
+# Headers that decide something; one that stands twice could be read differently by a proxy before us.
+SINGLE: Final = frozenset(
+    {
+        b"host",
+        b"origin",
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"mcp-session-id",
+        b"mcp-protocol-version",
+        b"last-event-id",
+    }
+)
+CHALLENGE: Final = b'Bearer realm="mcpd"'
+WRONG_TOKEN: Final = CHALLENGE + b', error="invalid_token", error_description="unknown or expired token"'
+
+
+class Guard:
+    """Checks headers; raises Refusal. Values that were found good are remembered, so that the usual ones cost a look
+    into a set."""
+
+    __slots__ = ("_authenticator", "_good_hosts", "_good_origins", "_hosts", "_origins")
+
+    def __init__(self, settings: FrontdoorSettings, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._hosts = {name.lower().removesuffix(".") for name in (settings.host, *settings.allowed_hosts)}
+        self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
+        self._good_hosts: set[bytes] = set()
+        self._good_origins: set[bytes] = set()
+
+    def headers(self, raw: Iterable[Header]) -> dict[bytes, bytes]:
+        """The headers by name, after the checks that hold for every request: 400 for a repeated header that must stand
+        once or a missing Host, 403 for a Host or Origin that is not ours."""
+        raw = raw if isinstance(raw, list) else list(raw)
+        headers = dict(raw)
+        if len(headers) != len(raw):
+            headers = _merged(raw)
+        host = headers.get(b"host")
+        if host not in self._good_hosts:
+            self._check_host(host)
+        origin = headers.get(b"origin")
+        if origin is not None and origin not in self._good_origins:
+            self._check_origin(origin)
+        return headers
+
+    def principal(self, headers: Headers) -> str:
+        """Who asks. 401 with a challenge if it is not known (RFC 6750, section 3)."""
+        authorization = headers.get(b"authorization")
+        principal = self._authenticator.principal(authorization)
+        if principal is None:
+            challenge = CHALLENGE if authorization is None else WRONG_TOKEN
+            raise refusal(
+                401,
+                "a bearer token is needed in the Authorization header; `mcpctl token` prints it",
+                headers=((b"www-authenticate", challenge),),
+            )
+        return principal
+
+    def _check_host(self, host: bytes | None) -> None:
+        if host is None:
+            raise refusal(400, "the Host header is missing")
+        name, port = _split_port(host.decode("latin-1").lower())
+        if not (_is_loopback(name) or name in self._hosts or (port and f"{_bracketed(name)}:{port}" in self._hosts)):
+            raise refusal(
+                403, "the Host header names a host that is not served here; see frontdoor.allowed_hosts of the registry"
+            )
+        _remember(self._good_hosts, host)
+
+    def _check_origin(self, origin: bytes) -> None:
+        text = origin.decode("latin-1").lower()
+        scheme, _, rest = text.partition("://")
+        loopback = scheme in ("http", "https") and _is_loopback(_split_port(rest)[0])
+        if not (loopback or text in self._origins or "*" in self._origins):
+            raise refusal(
+                403, "requests from this Origin are not served; see frontdoor.allowed_origins of the registry"
+            )
+        _remember(self._good_origins, origin)
+
+
+def _merged(raw: list[Header]) -> dict[bytes, bytes]:
+    """Headers of which some stand more than once: lists are joined (RFC 9110, section 5.3)."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in raw:
+        if name not in headers:
+            headers[name] = value
+        elif name in SINGLE:
+            raise refusal(400, f"the header {name.decode()} stands twice")
+        else:
+            headers[name] += b", " + value
+    return headers
+
+
+def _split_port(host: str) -> tuple[str, str]:
+    """Name and port of `name`, `name:port`, `[v6]` or `[v6]:port`; an empty name if it is none of these."""
+    if host.startswith("["):
+        name, bracket, rest = host[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return "", ""
+        port = rest[1:]
+        given = bool(rest)
+    else:
+        name, colon, port = host.partition(":")
+        given = bool(colon)
+    if given and not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
+        return "", ""
+    return name.removesuffix("."), port
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, section 6.3
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _remember(cache: set[bytes], value: bytes) -> None:
+    if len(cache) < CACHED:
+        cache.add(value)
