@@ -2,10 +2,10 @@
 
 import datetime
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeAlias, cast
 
 import mcp_types as types
 from mcp.client.session import ClientSession
@@ -17,6 +17,7 @@ from mcpworker.client import input_rounds
 from mcpworker.client.connection import Connection
 from mcpworker.client.elicitation import ElicitationHandler, create_elicitation_callback
 from mcpworker.client.logging import LogHandler, MessageHandler, create_log_callback
+from mcpworker.client.pages import all_pages
 from mcpworker.client.roots import RootsHandler, RootsList, create_roots_callback
 from mcpworker.client.sampling import SamplingHandler, create_sampling_callback
 from mcpworker.client.session import Era, SessionKwargs
@@ -26,11 +27,6 @@ from mcpworker.errors import ClientError
 ToolContent: TypeAlias = types.ContentBlock
 ResourceContents: TypeAlias = types.TextResourceContents | types.BlobResourceContents
 ProgressHandler: TypeAlias = ProgressFnT
-ListResultT = TypeVar("ListResultT", bound=types.PaginatedResult)
-ItemT = TypeVar("ItemT")
-
-MAX_PAGES = 1000
-"""Pages of one list that are asked for; a server whose cursors never end must not hang its client."""
 
 _numbers = itertools.count(1)
 
@@ -78,7 +74,8 @@ class Client:
             self.transport.era = era
         if isinstance(read_timeout_seconds, datetime.timedelta):
             read_timeout_seconds = read_timeout_seconds.total_seconds()
-        self._session_kwargs: SessionKwargs = {
+        self.log_handler = log_handler
+        self.session_kwargs: SessionKwargs = {
             "read_timeout_seconds": read_timeout_seconds,
             "logging_callback": create_log_callback(log_handler),
             "log_level": log_level or ("debug" if log_handler is not None else None),
@@ -102,21 +99,21 @@ class Client:
 
     def set_roots(self, roots: RootsList | RootsHandler) -> None:
         """Set the roots, before the connection is made."""
-        self._session_kwargs["list_roots_callback"] = create_roots_callback(roots)
+        self.session_kwargs["list_roots_callback"] = create_roots_callback(roots)
 
     def set_sampling_callback(self, sampling_callback: SamplingHandler) -> None:
         """Set the sampling handler, before the connection is made."""
-        self._session_kwargs["sampling_callback"] = create_sampling_callback(sampling_callback)
+        self.session_kwargs["sampling_callback"] = create_sampling_callback(sampling_callback)
 
     def set_elicitation_callback(self, elicitation_callback: ElicitationHandler) -> None:
         """Set the elicitation handler, before the connection is made."""
-        self._session_kwargs["elicitation_callback"] = create_elicitation_callback(elicitation_callback)
+        self.session_kwargs["elicitation_callback"] = create_elicitation_callback(elicitation_callback)
 
     # --- the connection ----------------------------------------------------------------------------------------
 
     def connect_session(self, **overrides: Any) -> AbstractAsyncContextManager[ClientSession]:
         """Open a session of its own to the client's server, with the client's handlers, or those given here."""
-        kwargs = cast("SessionKwargs", {**self._session_kwargs, **overrides})
+        kwargs = cast("SessionKwargs", {**self.session_kwargs, **overrides})
         return self.transport.connect_session(**kwargs)
 
     @property
@@ -202,21 +199,21 @@ class Client:
 
     async def list_tools(self) -> list[types.Tool]:
         """Return the server's tools, of all pages."""
-        return await self._pages(lambda params: self.session.list_tools(params=params), lambda page: page.tools)
+        return await all_pages(lambda params: self.session.list_tools(params=params), lambda page: page.tools)
 
     async def list_resources(self) -> list[types.Resource]:
         """Return the server's resources, of all pages."""
-        return await self._pages(lambda params: self.session.list_resources(params=params), lambda page: page.resources)
+        return await all_pages(lambda params: self.session.list_resources(params=params), lambda page: page.resources)
 
     async def list_resource_templates(self) -> list[types.ResourceTemplate]:
         """Return the server's resource templates, of all pages."""
-        return await self._pages(
+        return await all_pages(
             lambda params: self.session.list_resource_templates(params=params), lambda page: page.resource_templates
         )
 
     async def list_prompts(self) -> list[types.Prompt]:
         """Return the server's prompts, of all pages."""
-        return await self._pages(lambda params: self.session.list_prompts(params=params), lambda page: page.prompts)
+        return await all_pages(lambda params: self.session.list_prompts(params=params), lambda page: page.prompts)
 
     async def call_tool(
         self,
@@ -337,22 +334,3 @@ class Client:
         if self._log_level_override is None:
             return None
         return cast("types.RequestParamsMeta", {types.LOG_LEVEL_META_KEY: self._log_level_override})
-
-    @staticmethod
-    async def _pages(
-        ask: Callable[[types.PaginatedRequestParams | None], Awaitable[ListResultT]],
-        items: Callable[[ListResultT], list[ItemT]],
-    ) -> list[ItemT]:
-        """Ask for page after page, until there is none, one comes twice, or there were `MAX_PAGES`."""
-        found: list[ItemT] = []
-        seen: set[str] = set()
-        params: types.PaginatedRequestParams | None = None
-        for _ in range(MAX_PAGES):
-            page = await ask(params)
-            found += items(page)
-            cursor = page.next_cursor
-            if cursor is None or cursor in seen:
-                break
-            seen.add(cursor)
-            params = types.PaginatedRequestParams(cursor=cursor)
-        return found
