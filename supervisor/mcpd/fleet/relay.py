@@ -1,0 +1,287 @@
+"""Carries messages between sessions and instances: the executor of the router, and what the front door knows of us.
+
+Everything here runs on the event loop's thread and returns at once; the only thing waited for is a caller of `call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, assert_never
+
+from msgspec import Raw
+
+from mcpd.clock import Clock
+from mcpd.config.registry import Registry
+from mcpd.errors import CallTimeout, NotFound, Overloaded, ServerFault
+from mcpd.fleet.link import InstanceLink
+from mcpd.routing.correlation import Phase, Upstream
+from mcpd.routing.effects import Deliver, Effect, End, MarkInteractive, Notice, ServerLog, Stale, WriteLine
+from mcpd.routing.info import Lists
+from mcpd.routing.router import Router
+from mcpd.routing.sessions import Session
+from mcpd.routing.state import Counters
+from mcpd.wire import eras, jsonrpc, methods
+from mcpd.wire.address import Transport, View
+from mcpd.wire.jsonrpc import Message, WireError
+
+MAX_SESSIONS = 10_000
+TICK = 1.0
+
+
+class Relay:
+    """One router and the links to the instances that it knows. `on_...` are told what only the fleet can act on."""
+
+    def __init__(self, version: str, clock: Clock, registry: Registry) -> None:
+        self._router = Router(version)
+        self._state = self._router.state
+        self._clock = clock
+        self._links: dict[str, InstanceLink] = {}
+        self.on_catalogue_stale: Callable[[str, str], None] | None = None
+        self.on_interactive: Callable[[str], None] | None = None
+        self.on_notice: Callable[[str, str], None] | None = None
+        self.on_server_log: Callable[[str, bytes], None] | None = None
+        self.set_servers(registry)
+
+    # for the front door (`mcpd.frontdoor.relay.Relay`)
+
+    def knows(self, view: View) -> bool:
+        """Whether there is such a view."""
+        return self._state.servers_of(view) is not None
+
+    def open_session(self, view: View, principal: str, transport: Transport, push: Any) -> Session:
+        """Begin a conversation; raises NotFound or Overloaded."""
+        if len(self._state.sessions) >= MAX_SESSIONS:
+            raise Overloaded(f"{MAX_SESSIONS} sessions are open")
+        at = self._clock.monotonic()
+        session = self._router.open_session(secrets.token_hex(16), view, principal, transport, push, at)
+        self._execute(self._router.notices(session))
+        return session
+
+    def session(self, id: str) -> Session | None:
+        """The open session of that id."""
+        return self._state.sessions.get(id)
+
+    def submit(self, session: Session, message: Message, sink: Any) -> None:
+        """Take one message of a client; raises Overloaded with nothing done."""
+        effects = self._router.from_client(session, message, sink, self._clock.monotonic())
+        for effect in effects:
+            if type(effect) is WriteLine:
+                link = self._links.get(effect.instance)
+                written = link is not None and link.offer(effect.frame)
+                if not written and effect.call and self._router.unwritten(effect.instance, effect.call):
+                    raise Overloaded("the server does not read its messages fast enough")
+            else:
+                self._do(effect)
+
+    def close_session(self, session: Session) -> None:
+        """The client is gone for good."""
+        self._execute(self._router.close_session(session, self._clock.monotonic()))
+
+    # for the fleet
+
+    def set_servers(self, registry: Registry) -> None:
+        """The registry as it is from now on; sessions see the change of their views."""
+        self._execute(self._router.configure(registry))
+
+    def attach(self, link: InstanceLink) -> Callable[[bytes], None]:
+        """An instance is READY. Returns what takes each of its frames from now on."""
+        self._links[link.key] = link
+        at = self._clock.monotonic()
+        effects = self._router.attach(link.key, link.server, link.generation, link.info, at)
+        upstream = self._state.upstreams[link.key]
+        self._execute(effects)
+        return self._receiver(link, upstream)
+
+    def detach(self, key: str, reason: str) -> None:
+        """An instance is gone: each pending call gets one error, at once."""
+        self._links.pop(key, None)
+        self._execute(self._router.detach(key, reason))
+
+    def drain(self, key: str) -> None:
+        """No new calls for an instance; those in flight go on."""
+        self._router.drain(key)
+
+    def coming(self, server: str) -> None:
+        """A server is being started: calls wait for it."""
+        self._execute(self._router.coming(server))
+
+    def absent(self, server: str, reason: str) -> None:
+        """A server is down: calls fail at once, for this reason."""
+        self._execute(self._router.absent(server, reason, self._clock.monotonic()))
+
+    def catalogue(self, key: str, lists: Lists) -> None:
+        """An instance's lists, fetched anew."""
+        self._execute(self._router.update_lists(key, lists))
+
+    def set_interactive(self, server: str) -> None:
+        """What the store remembers: the server asks clients for things, so it serves one session at a time."""
+        if server in self._state.servers:
+            self._state.servers[server].interactive = True
+
+    def in_flight(self, key: str) -> int:
+        """Calls that an instance has not answered."""
+        upstream = self._state.upstreams.get(key)
+        return len(upstream.calls) if upstream else 0
+
+    def oldest_call(self, key: str) -> float | None:
+        """When the oldest call in flight began, or last showed progress (monotonic seconds)."""
+        upstream = self._state.upstreams.get(key)
+        if upstream is None:
+            return None
+        timeout = upstream.server.call_timeout
+        began = (call.deadline - timeout for call in upstream.calls.values() if not call.over)
+        return min(began, default=None)
+
+    def calls_total(self, server: str) -> int:
+        """Calls handed to a server since the daemon started."""
+        found = self._state.servers.get(server)
+        return found.calls_total if found else 0
+
+    def tools(self, server: str) -> tuple[bytes, ...]:
+        """A server's tools as it lists them."""
+        found = self._state.servers.get(server)
+        if found is None:
+            raise NotFound(f"there is no server {server!r}")
+        return found.lists.tools if found.lists else ()
+
+    def is_up(self, server: str) -> bool:
+        """Whether an instance of a server takes calls."""
+        found = self._state.servers.get(server)
+        return found is not None and found.phase is Phase.UP
+
+    @property
+    def sessions(self) -> Iterable[Session]:
+        """The open sessions."""
+        return self._state.sessions.values()
+
+    @property
+    def counters(self) -> Counters:
+        """What was dropped, refused or late."""
+        return self._state.counters
+
+    async def call(self, server: str, method: str, params: bytes, timeout: float) -> bytes:
+        """One request to a server by the operator; returns the result object.
+
+        Raises NotFound, ServerFault (also for an error answer, whose text it carries), CallTimeout, Overloaded.
+        """
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        sink = _FutureSink(answer)
+        session = self.open_session(View("server", server), "operator", "stdio", sink)
+        session.protocol_version = eras.LATEST_HANDSHAKE
+        try:
+            self.submit(session, Message(id=Raw(b"1"), method=method, params=Raw(params)), sink)
+            async with asyncio.timeout(timeout):
+                found = jsonrpc.decode(await answer)
+        except TimeoutError:
+            raise CallTimeout(f"server {server!r} did not answer {method} within {timeout:g} s") from None
+        finally:
+            self.close_session(session)
+        if len(found.error):
+            raise ServerFault(_error_text(found))
+        return bytes(found.result)
+
+    async def run(self) -> None:
+        """Expire what waits too long, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            self._execute(self._router.tick(self._clock.monotonic()))
+
+    def end_sessions(self) -> None:
+        """The daemon stops: every session is told that nothing more comes."""
+        for session in tuple(self._state.sessions.values()):
+            self.close_session(session)
+            session.push.end()
+
+    # effects
+
+    def _receiver(self, link: InstanceLink, upstream: Upstream) -> Callable[[bytes], None]:
+        router, clock = self._router, self._clock
+
+        def receive(frame: bytes) -> None:
+            try:
+                message = jsonrpc.decode(frame)
+                if not message.method and bytes(message.id)[:1] == b'"':
+                    link.own_answer(message)
+                    return
+                effects = router.from_instance(upstream, message, clock.monotonic())
+            except WireError:
+                if jsonrpc.is_batch(frame) and link.info.protocol_version == eras.BATCH_REVISION:
+                    self._receive_batch(receive, link, frame)
+                else:
+                    link.noise(frame)
+                return
+            for effect in effects:
+                self._do(effect)
+
+        return receive
+
+    def _receive_batch(self, receive: Callable[[bytes], None], link: InstanceLink, frame: bytes) -> None:
+        try:
+            parts = jsonrpc.split_batch(frame)
+        except WireError:
+            link.noise(frame)
+            return
+        for part in parts:
+            if jsonrpc.is_batch(part):
+                link.noise(part)
+            else:
+                receive(part)
+
+    def _execute(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Deliver(sink, frame, final):
+                sink.deliver(frame, final)
+            case WriteLine(instance, frame, call):
+                link = self._links.get(instance)
+                if (link is None or not link.offer(frame)) and call:
+                    self._refuse(instance, call)
+            case End(sink):
+                sink.end()
+            case Stale(instance, kind):
+                if self.on_catalogue_stale is not None:
+                    self.on_catalogue_stale(instance, kind)
+            case MarkInteractive(server):
+                if self.on_interactive is not None:
+                    self.on_interactive(server)
+            case ServerLog(instance, frame):
+                if self.on_server_log is not None:
+                    self.on_server_log(instance, frame)
+            case Notice(server, text):
+                if self.on_notice is not None:
+                    self.on_notice(server, text)
+            case _ as missed:
+                assert_never(missed)
+
+    def _refuse(self, instance: str, number: int) -> None:
+        """A call that had waited for its server cannot be written to it after all."""
+        upstream = self._state.upstreams.get(instance)
+        call = upstream.calls.get(number) if upstream else None
+        if call is not None and self._router.unwritten(instance, number):
+            why = "the server does not read its messages fast enough"
+            call.sink.deliver(jsonrpc.error(call.id, methods.SERVER_UNAVAILABLE, why), True)
+
+
+class _FutureSink:
+    """Takes the one answer of an operator's call."""
+
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self._answer = answer
+
+    def deliver(self, frame: bytes, final: bool) -> None:
+        if final and not self._answer.done():
+            self._answer.set_result(frame)
+
+    def end(self) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(ServerFault("the call was given up"))
+
+
+def _error_text(message: Message) -> str:
+    found = jsonrpc.value_of(message.error)
+    return str(found.get("message", found)) if isinstance(found, dict) else str(found)
