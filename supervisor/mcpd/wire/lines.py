@@ -24,10 +24,11 @@ class Overlong:
 class LineSplitter:
     """Feed chunks, get frames: without their line break, without empty lines, without a leading BOM."""
 
-    __slots__ = ("_discarded", "_discarding", "_first", "_held", "_limit", "_parts", "_sample")
+    __slots__ = ("_discarded", "_discarding", "_first", "_held", "_limit", "_parts", "_sample", "_sample_size")
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
+        self._sample_size = min(SAMPLE, limit)
         self._parts: list[bytes] = []
         self._held = 0
         self._discarding = False
@@ -56,7 +57,7 @@ class LineSplitter:
             tail = lines.pop()
             for line in lines:
                 if len(line) > self._limit:
-                    frames.append(Overlong(len(line), line[:SAMPLE]))
+                    frames.append(Overlong(len(line), line[: self._sample_size]))
                 else:
                     _append(line, frames)
             if tail:
@@ -70,7 +71,7 @@ class LineSplitter:
         self._parts.append(part)
         self._held += len(part)
         if self._held > self._limit:
-            self._sample = b"".join(self._parts)[:SAMPLE]
+            self._sample = b"".join(self._parts)[: self._sample_size]
             self._discarded = self._held
             self._discarding = True
             self._parts.clear()
@@ -90,7 +91,7 @@ class LineSplitter:
             self._held = 0
             _append(line, frames)
         elif len(head) > self._limit:
-            frames.append(Overlong(len(head), head[:SAMPLE]))
+            frames.append(Overlong(len(head), head[: self._sample_size]))
         else:
             _append(head, frames)
 
