@@ -1,0 +1,86 @@
+"""How a process ended, in systemd's words (systemd.exec(5), `$SERVICE_RESULT`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from dataclasses import dataclass
+from typing import Literal
+
+Failure = Literal["exec", "sandbox"]
+Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox"]
+
+EXEC_MARK = "mcpd-exec"
+"""The name under which the shell runs that executes the server inside: its complaints begin with it."""
+
+_EXEC_FAILED = re.compile(rb"^bwrap: (execvp .*|Can't chdir to .*)$", re.MULTILINE)
+_SHELL_EXEC_FAILED = re.compile(rb"^" + EXEC_MARK.encode() + rb": (?:line )?\d+: (?:exec: )?(.*)\s*\Z", re.MULTILINE)
+_SHELL_CODES = (126, 127)
+_BWRAP_FAILED = re.compile(rb"^bwrap: (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """Exactly one of `code` and `signal` is set. `failure`: the server itself never ran, and `detail` says why."""
+
+    code: int | None = None
+    signal: int | None = None
+    core: bool = False
+    failure: Failure | None = None
+    detail: str = ""
+
+    @property
+    def result(self) -> Result:
+        if self.failure is not None:
+            return self.failure
+        if self.signal is not None:
+            return "core-dump" if self.core else "signal"
+        return "exit-code" if self.code else "success"
+
+    def __str__(self) -> str:
+        if self.failure is not None:
+            return f"{'could not be executed' if self.failure == 'exec' else 'the sandbox failed'}: {self.detail}"
+        if self.signal is not None:
+            return f"killed by {_signal_name(self.signal)}{', core dumped' if self.core else ''}"
+        return f"exit code {self.code}"
+
+
+def from_wait(info: os.waitid_result) -> ExitStatus:
+    """What waitid(2) said of a process."""
+    if info.si_code == os.CLD_EXITED:
+        return ExitStatus(code=info.si_status)
+    return ExitStatus(signal=info.si_status, core=info.si_code == os.CLD_DUMPED)
+
+
+def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) -> ExitStatus:
+    """The server's own end, from its wrapper's and from what that wrote on its status descriptor.
+
+    bwrap(1): `exit-code` is written only if the command was executed; death by signal n is reported as 128+n. The
+    command is a shell that executes the server: 126 and 127 with its complaint as the last words are its own. A wrapper
+    that ended by itself without it failed before, and its last words on stderr tell at what.
+    """
+    if reported in _SHELL_CODES and (refused := _SHELL_EXEC_FAILED.search(stderr)):
+        return ExitStatus(code=reported, failure="exec", detail=_text(refused[1]))
+    if reported is not None:
+        number = reported - 128
+        return ExitStatus(signal=number) if 0 < number < signal.NSIG else ExitStatus(code=reported)
+    if wrapper.signal is not None:
+        return wrapper
+    executing = _EXEC_FAILED.findall(stderr)
+    if executing:
+        return ExitStatus(code=wrapper.code, failure="exec", detail=_text(executing[-1]))
+    words = _BWRAP_FAILED.findall(stderr)
+    detail = _text(words[-1]) if words else f"bubblewrap ended with exit code {wrapper.code} and said nothing"
+    return ExitStatus(code=wrapper.code, failure="sandbox", detail=detail)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").removeprefix("execvp ").strip()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
