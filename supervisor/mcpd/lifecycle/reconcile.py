@@ -1,0 +1,115 @@
+"""What has to be done so that what runs becomes what is wanted: the one way by which anything is started.
+
+Boot, reload, a changed file and an operator's command all end here. An instance that died is not reconcile's: its
+own machine knows when to try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from mcpd.config.registry import ServerSpec
+from mcpd.lifecycle.states import State
+
+
+class Wish(StrEnum):
+    """What an operator said about a server, over the registry's `enabled`."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An instance that is there."""
+
+    server: str
+    state: State
+    spec: ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """There is to be an instance `key`; it is made STOPPED."""
+
+    key: str
+    spec: ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """It is in no registry any more: to be stopped, then forgotten."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Its entry reads otherwise now. `restart`: what runs was started by the old one and has to be replaced."""
+
+    key: str
+    spec: ServerSpec
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """To be started."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lower:
+    """To be stopped; `disabled`: because the registry says so."""
+
+    key: str
+    disabled: bool
+
+
+Action: TypeAlias = Create | Remove | Adopt | Raise | Lower
+
+_DOWN = frozenset({State.STOPPED, State.DISABLED})
+
+
+def instance_keys(spec: ServerSpec) -> tuple[str, ...]:
+    """The names of a server's instances: `time`, `time@2`, ..."""
+    return (spec.name, *(f"{spec.name}@{number}" for number in range(2, spec.instances + 1)))
+
+
+def reconcile(
+    wanted: Mapping[str, ServerSpec],
+    wishes: Mapping[str, Wish],
+    observed: Mapping[str, Observed],
+    restart: Set[str] = frozenset(),
+) -> list[Action]:
+    """The actions, in the registry's order, removals first. `restart` names the servers that a changed entry replaces.
+
+    Carried out and observed again, it leads to no further action.
+    """
+    keys = {key: spec for spec in wanted.values() for key in instance_keys(spec)}
+    actions: list[Action] = [Remove(key) for key in observed if key not in keys]
+    for key, spec in keys.items():
+        seen = observed.get(key)
+        if seen is None:
+            actions.append(Create(key, spec))
+        elif seen.spec != spec:
+            actions.append(Adopt(key, spec, restart=spec.name in restart))
+        actions.extend(_course(key, spec, wishes.get(spec.name), seen, changed=spec.name in restart))
+    return actions
+
+
+def _course(key: str, spec: ServerSpec, wish: Wish | None, seen: Observed | None, changed: bool) -> list[Action]:
+    """Up or down, for one instance."""
+    state = State.STOPPED if seen is None else seen.state
+    if not spec.enabled:
+        return [] if state is State.DISABLED else [Lower(key, disabled=True)]
+    if wish is Wish.DOWN:
+        return [] if state is State.STOPPED else [Lower(key, disabled=False)]
+    if state in _DOWN or (state is State.IDLE and spec.activation == "eager"):
+        return [Raise(key)]
+    # A failed one stays so until somebody asks, or its entry is another; a live one that changed is `Adopt`'s.
+    return [Raise(key)] if state is State.FAILED and changed else []
