@@ -23,7 +23,7 @@ from mcpworker.client.connection import Connection
 from mcpworker.client.logging import create_log_callback, default_log_handler
 from mcpworker.errors import CapabilityError
 from mcpworker.logs import get_logger
-from mcpworker.sessions import connection_of, wanted_levels
+from mcpworker.sessions import asked_level, connection_of
 
 if TYPE_CHECKING:
     from mcpworker.context import Context
@@ -39,6 +39,9 @@ LAST_RETRY = 10.0
 """Seconds after a failed connecting in which no other is tried: the first, doubled by each failure up to the last."""
 
 LEVELS: tuple[types.LoggingLevel, ...] = get_args(types.LoggingLevel)
+
+MAX_FOLLOWED = 10_000
+"""Resources of one backend whose changes are followed."""
 
 TURN_TIMEOUT = 30.0
 """Seconds that a call to an interactive backend waits for the calls of other clients to end."""
@@ -64,6 +67,7 @@ class Backend:
         self._calls: list[Context] = []
         self._ended = asyncio.Event()
         self._interactive = False
+        self._followed: set[str] = set()
         self._level: types.LoggingLevel | None = None
 
     def __repr__(self) -> str:
@@ -132,7 +136,10 @@ class Backend:
             raise self._unreachable(f"the last attempt failed; the next one may be made in {wait:.1f} s")
         connection = Connection(self._open, name=f"proxy-backend-{id(self):x}")
         try:
-            await connection.open()
+            session = await connection.open()
+            for uri in self._followed:
+                with contextlib.suppress(MCPError):  # it may be gone, and is no reason to have no backend
+                    await _subscribe(session, uri)
         except BaseException as error:
             await connection.close()
             if not isinstance(error, Exception):
@@ -254,9 +261,22 @@ class Backend:
 
     # --- what requests carry ---------------------------------------------------------------------------------------
 
+    async def follow(self, uri: str) -> None:
+        """Ask the backend for word of a resource's changes, now and after each new connecting.
+
+        It is not asked to stop: the words of a resource that nobody follows any more go no further than the proxy.
+        A backend that has no subscriptions is not asked.
+        """
+        if uri in self._followed:
+            return
+        if len(self._followed) >= MAX_FOLLOWED:
+            raise MCPError(types.INTERNAL_ERROR, f"{MAX_FOLLOWED} resources of this backend are followed already")
+        self._followed.add(uri)
+        await self.request(lambda session: _subscribe(session, uri))
+
     async def _raise_level(self, connection: Connection, context: "Context | None") -> None:
         """Have the backend send the messages that the client asked for, if it does not yet."""
-        level = None if context is None else asked_level(context)
+        level = None if context is None else asked_level(context.session)
         if level is None or (self._level is not None and LEVELS.index(self._level) <= LEVELS.index(level)):
             return
         session = await connection.open()
@@ -268,10 +288,13 @@ class Backend:
         self._level = level
 
 
-def asked_level(context: "Context") -> types.LoggingLevel | None:
-    """Return the least severe level that the client in front asked for by `logging/setLevel`."""
-    wanted = wanted_levels(context.session)
-    return None if len(wanted) == len(LEVELS) else LEVELS[len(LEVELS) - len(wanted)]
+async def _subscribe(session: ClientSession, uri: str) -> None:
+    capabilities = session.server_capabilities
+    if session.initialize_result is None or capabilities is None or capabilities.resources is None:
+        return
+    if capabilities.resources.subscribe:
+        request = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
+        await session.send_request(request, types.EmptyResult)
 
 
 async def _sample(cause: "Context", params: types.CreateMessageRequestParams) -> Any:
@@ -292,7 +315,7 @@ def request_meta(context: "Context | None", session: ClientSession) -> types.Req
         # A per-request backend sends log messages only to those who ask for them in the request.
         level = (request.meta or {}).get(types.LOG_LEVEL_META_KEY)
         if level is None and request.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            level = asked_level(context) or LEVELS[0]
+            level = asked_level(context.session) or LEVELS[0]
         if level is not None:
             meta[types.LOG_LEVEL_META_KEY] = level
     return cast("types.RequestParamsMeta", meta) or None

@@ -252,6 +252,11 @@ class Catalogue:
         for event in (ToolsListChanged(), ResourcesListChanged(), PromptsListChanged()):
             self._emit(event)
 
+    async def _followed(self, uri: str) -> None:
+        """A client wants to hear of changes of a resource: whoever has to ask for them elsewhere does so."""
+        for mount, rest in self._mounts.for_resource(uri):
+            await mount.server._followed(rest)
+
     def _emit(self, event: ServerEvent) -> None:
         """Tell of a change: this server's clients, and the servers that it is mounted in."""
         for run in list(self._runs):

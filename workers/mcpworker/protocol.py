@@ -34,6 +34,8 @@ from mcp_types import (
     ServerCapabilities,
     SetLevelRequestParams,
     SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
     UnsubscribeRequestParams,
 )
 from pydantic import ValidationError
@@ -73,6 +75,7 @@ class LowLevelServer(Server[Run]):
     ) -> None:
         self._fastmcp = fastmcp
         self._bus = InMemorySubscriptionBus()
+        self._listeners = ListenHandler(self._bus)
         super().__init__(
             name,
             version=version,
@@ -89,7 +92,7 @@ class LowLevelServer(Server[Run]):
             on_read_resource=self._read_resource,
             on_subscribe_resource=self._subscribe,
             on_unsubscribe_resource=self._unsubscribe,
-            on_subscriptions_listen=ListenHandler(self._bus),
+            on_subscriptions_listen=self._listen,
             on_list_prompts=self._list_prompts,
             on_get_prompt=self._get_prompt,
             on_completion=self._complete,
@@ -266,7 +269,13 @@ class LowLevelServer(Server[Run]):
             sessions.follow(request.session, str(params.uri))
         except Overloaded as error:
             raise MCPError(INTERNAL_ERROR, str(error)) from error
+        await self._fastmcp._followed(str(params.uri))
         return EmptyResult()
+
+    async def _listen(self, request: _Request, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        for uri in params.notifications.resource_subscriptions or ():
+            await self._fastmcp._followed(str(uri))
+        return await self._listeners(request, params)
 
     async def _unsubscribe(self, request: _Request, params: UnsubscribeRequestParams) -> EmptyResult:
         sessions.unfollow(request.session, str(params.uri))

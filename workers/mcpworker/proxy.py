@@ -32,9 +32,6 @@ __all__ = ["FastMCPProxy", "ProxyPrompt", "ProxyResource", "ProxyTemplate", "Pro
 
 T = TypeVar("T")
 
-MAX_FOLLOWED = 10_000
-"""Resources of a backend that a proxy follows at most."""
-
 _CALL_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
     types.CallToolResult | types.InputRequiredResult
 )
@@ -57,7 +54,6 @@ class FastMCPProxy(FastMCP[Any]):
         self.client = client if isinstance(client, Client) else Client(client)
         self._backend = Backend(self.client, self._backend_changed)
         self._lists: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._following: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def _open_lifespan(self) -> AsyncIterator[Any]:
@@ -234,6 +230,11 @@ class FastMCPProxy(FastMCP[Any]):
         return await self._forward(send, context)
 
     # Changes ------------------------------------------------------------------------------------------------------
+
+    async def _followed(self, uri: str) -> None:
+        await super()._followed(uri)
+        if uri not in self._resources and not any(self._mounts.for_resource(uri)):
+            await self._backend.follow(uri)
 
     def _backend_changed(self, notification: types.ServerNotification) -> None:
         match notification:

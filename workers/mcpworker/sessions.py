@@ -8,7 +8,7 @@ from mcp_types import LoggingLevel
 
 from mcpworker.errors import Overloaded
 
-__all__ = ["connection_of", "follow", "followed", "set_level", "unfollow", "wanted_levels"]
+__all__ = ["asked_level", "connection_of", "follow", "followed", "set_level", "unfollow", "wanted_levels"]
 
 _LEVELS: tuple[LoggingLevel, ...] = get_args(LoggingLevel)
 _LEVEL_KEY = "mcpworker.log_level"
@@ -28,6 +28,12 @@ def connection_of(session: ServerSession) -> Connection:
 def set_level(session: ServerSession, level: LoggingLevel) -> None:
     """Remember the least level of log messages that a client wants (logging/setLevel, up to 2025-11-25)."""
     connection_of(session).state[_LEVEL_KEY] = frozenset(_LEVELS[_LEVELS.index(level) :])
+
+
+def asked_level(session: ServerSession) -> LoggingLevel | None:
+    """The least level that a client asked for by `logging/setLevel`, None if it never did."""
+    levels: frozenset[LoggingLevel] | None = connection_of(session).state.get(_LEVEL_KEY)
+    return None if levels is None else _LEVELS[len(_LEVELS) - len(levels)]
 
 
 def wanted_levels(session: ServerSession) -> frozenset[LoggingLevel]:
