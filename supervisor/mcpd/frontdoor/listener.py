@@ -1,0 +1,167 @@
+"""Serves an ASGI application on listening sockets: uvicorn, without its signals, its polling and its lifespan.
+
+What ASGI has no word for is offered to the application in `scope["extensions"]["mcpd.abort"]`: a function that ends
+the connection at once, also when the client does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mcpd.errors import ConfigError, Problem
+from mcpd.frontdoor.asgi import App
+from mcpd.frontdoor.sockets import peer_of
+
+KEEP_ALIVE: Final = 75  # seconds a connection may wait for its next request
+DATE_EVERY: Final = 1.0
+GRACE: Final = 5.0
+CANCEL_GRACE: Final = 1.0
+
+
+class Listener:
+    """An application on sockets. `serve` runs until `stop` is called, then ends what is open, within `grace`."""
+
+    def __init__(
+        self,
+        app: App,
+        sockets: Collection[socket.socket],
+        *,
+        tls: tuple[Path, Path] | None = None,
+        peers: Collection[int] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
+        grace: float = GRACE,
+    ) -> None:
+        """`tls`: certificate and key. `peers`: the uids that may connect, for unix sockets. `on_stop` is called once no
+        connection is accepted any more: it ends event streams, so that their responses finish.
+
+        Raises ConfigError if certificate or key cannot be used.
+        """
+        self._sockets = list(sockets)
+        self._server = _Server(_config(app, tls, peers), on_stop, grace)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server.started
+
+    async def serve(self) -> None:
+        """Accept connections until `stop`. The sockets are closed at the end."""
+        await self._server.serve(self._sockets)
+
+    def stop(self) -> None:
+        """Let `serve` end. Safe to call more than once, and before `serve`."""
+        self._server.stopping.set()
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP as uvicorn does it, plus the extension, minus peers that may not connect."""
+
+    peers: Collection[int] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.extensions = {"mcpd.abort": transport.abort}
+        if self.peers is not None and peer_of(transport.get_extra_info("socket")).uid not in self.peers:
+            transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]
+
+
+def _config(app: App, tls: tuple[Path, Path] | None, peers: Collection[int] | None) -> uvicorn.Config:
+    protocol = type("Protocol", (_Protocol,), {"peers": frozenset(peers)}) if peers is not None else _Protocol
+    config = uvicorn.Config(
+        app,
+        loop="none",  # the daemon's loop is running already
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=1024,
+        timeout_keep_alive=KEEP_ALIVE,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as problem:
+        assert tls is not None
+        raise ConfigError(
+            Problem(
+                tls[0],
+                None,
+                "frontdoor.tls_cert",
+                f"certificate and key cannot be used: {problem}",
+                "both must be PEM files that this user may read, and belong together",
+            )
+        ) from None
+    return config
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, waiting on events where it would poll."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], grace: float) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+        self._on_stop = on_stop
+        self._grace = grace
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the daemon's."""
+        yield
+
+    async def main_loop(self) -> None:
+        while not self.stopping.is_set():
+            await self.on_tick(0)  # the date header
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DATE_EVERY):
+                    await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, end what is idle, wait for what is not, then cut off what is left: never longer than
+        `grace` and CANCEL_GRACE."""
+        for server in self.servers:
+            server.close()
+        for listening in sockets or ():
+            listening.close()
+        self._on_stop()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await _ended(state.tasks, self._grace)
+        for task in list(state.tasks):
+            task.cancel()
+        await _ended(state.tasks, CANCEL_GRACE)
+        for left in list(state.connections):
+            _abort(left)
+
+
+async def _ended(tasks: set[asyncio.Task[None]], within: float) -> None:
+    if tasks:
+        await asyncio.wait(list(tasks), timeout=within)
+
+
+def _abort(connection: Any) -> None:
+    connection.transport.abort()

@@ -1,0 +1,313 @@
+"""Streamable HTTP for the revisions with a handshake: 2025-03-26, 2025-06-18, 2025-11-25 (MCP transports).
+
+A plain call costs one POST and one JSON body: no task, no stream, at most one future. An event stream begins when
+something has to be streamed, or when an answer takes long. A lost connection cancels nothing: answers that had begun
+to be streamed are kept for `Last-Event-ID`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mcpd.errors import McpdError
+from mcpd.frontdoor import media
+from mcpd.frontdoor.asgi import (
+    EVENT_STREAM,
+    JSON,
+    Header,
+    Headers,
+    Receive,
+    Refusal,
+    Reply,
+    Scope,
+    Send,
+    read_body,
+    refusal,
+    refusal_of,
+)
+from mcpd.frontdoor.context import Context
+from mcpd.frontdoor.event_stream import EventStream
+from mcpd.frontdoor.exchange import BatchExchange, BatchPart, Exchange, Phase
+from mcpd.frontdoor.http_session import HttpSession, Stream
+from mcpd.frontdoor.relay import View
+from mcpd.wire import eras, jsonrpc, methods
+
+STREAM_AFTER: Final = 10.0  # seconds without an answer, after which an event stream keeps the connection alive
+EVICTABLE_AFTER: Final = 60.0  # idle seconds, after which a session may have to make room for another one
+
+ACCEPTED: Final = Reply(202)
+CLOSED: Final = Reply(204)
+ALLOW: Final[Header] = (b"allow", b"GET, POST, DELETE")
+VERSION_HEADER_SINCE: Final = frozenset({"2025-06-18", "2025-11-25"})
+PER_REQUEST: Final = frozenset(revision.encode() for revision in eras.PER_REQUEST_REVISIONS)
+KNOWN: Final = ", ".join(eras.HANDSHAKE_REVISIONS)
+
+
+class StreamableHttp:
+    """The handler of the paths that end in `/mcp`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._relay = context.relay
+        self._max_body = context.settings.max_body
+        self._sessions: dict[bytes, HttpSession] = {}
+        context.ticker.callbacks.append(self.tick)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+        method = scope["method"]
+        if method == "POST":
+            await self._post(scope, receive, send, view, principal)
+        elif method == "GET":
+            await self._get(scope, receive, send, view, principal)
+        elif method == "DELETE":
+            session = self._session_of(scope["mcpd.headers"], view, principal)
+            self._close(session, "deleted")
+            await CLOSED.send(send)
+        else:
+            raise refusal(405, f"{method} is not answered here", headers=(ALLOW,))
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+        headers: Headers = scope["mcpd.headers"]
+        media.check_post(headers)
+        body = await read_body(receive, headers, self._max_body)
+        if b"mcp-session-id" not in headers:
+            await self._open(scope, body, receive, send, view, principal)
+            return
+        exchange = self.accept(scope, body, view, principal)
+        if exchange is None:
+            await ACCEPTED.send(send)
+        else:
+            await self._answer(exchange, receive, send)
+
+    def accept(self, scope: Scope, body: bytes, view: View, principal: str) -> Exchange | None:
+        """Take the body of a POST to a session: the exchange that will have its answer, or None if it wants none.
+
+        Raises Refusal.
+        """
+        session = self._session_of(scope["mcpd.headers"], view, principal)
+        if body[:1] != b"{" and jsonrpc.is_batch(body):
+            return self._accept_batch(session, scope, body)
+        message = _decode(body)
+        if not message.is_request:
+            self._relay.submit(session.relay_session, message, NOWHERE)
+            return None
+        if message.method == methods.INITIALIZE:
+            raise refusal(
+                400, "this session is initialized; send initialize without Mcp-Session-Id for another", id=message.key
+            )
+        exchange = Exchange(session, message.key, scope)
+        self._submit(message, exchange)
+        return exchange
+
+    async def _answer(self, exchange: Exchange, receive: Receive, send: Send, *more: Header) -> None:
+        if exchange.phase is Phase.WAITING:
+            await exchange.wait()
+        if exchange.phase is Phase.ANSWERED:
+            answer = exchange.answer
+            length = (b"content-length", b"%d" % len(answer))
+            await send({"type": "http.response.start", "status": 200, "headers": [JSON, length, *more]})
+            await send({"type": "http.response.body", "body": answer})
+        elif exchange.stream is not None:
+            await _run(exchange.stream, receive, send, more)
+        else:
+            raise _gone(exchange.request_id)
+
+    async def _open(self, scope: Scope, body: bytes, receive: Receive, send: Send, view: View, principal: str) -> None:
+        """`initialize`, the one message that comes without a session."""
+        message = _initialize(scope["mcpd.headers"], body)
+        session = self._new_session(view, principal)
+        exchange = Exchange(session, message.key, scope)
+        try:
+            self._submit(message, exchange)
+            await exchange.wait()
+            opened = exchange.phase is Phase.STREAMING or session.revision
+            await self._answer(exchange, receive, send, *([(b"mcp-session-id", session.id)] if opened else []))
+        finally:
+            if not session.revision:  # refused, or nobody waited for the answer
+                self._close(session, "refused")
+
+    def _accept_batch(self, session: HttpSession, scope: Scope, body: bytes) -> Exchange | None:
+        """An array of messages, which is legal in 2025-03-26 only."""
+        if session.revision != eras.BATCH_REVISION:
+            raise refusal(400, f"batches of messages are part of revision {eras.BATCH_REVISION} only")
+        received: list[jsonrpc.Message] = []
+        refused: list[bytes] = []
+        for part in _split(body):
+            try:
+                received.append(jsonrpc.decode(part))
+            except jsonrpc.WireError as error:
+                refused.append(error.answer())
+        requests = [message for message in received if message.is_request]
+        if any(message.method == methods.INITIALIZE for message in requests):
+            raise refusal(400, "initialize may not be part of a batch")
+        batch = BatchExchange(session, scope, len(requests), refused) if requests or refused else None
+        for message in received:
+            sink = BatchPart(batch, message.key) if batch is not None and message.is_request else NOWHERE
+            try:
+                self._relay.submit(session.relay_session, message, sink)
+            except McpdError as error:
+                if message.is_request:
+                    sink.deliver(refusal_of(error, message.key).reply.body, True)
+        return batch
+
+    async def _get(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+        headers: Headers = scope["mcpd.headers"]
+        media.check_events(headers)
+        session = self._session_of(headers, view, principal)
+        outlet = EventStream(self._context.streams, scope)
+        last = headers.get(b"last-event-id")
+        if last is None:
+            stream = session.open_listener(outlet)
+        else:
+            stream = session.resume(last, outlet)
+            self._context.counters.resumed += 1
+        await _run(stream, receive, send)
+
+    def _session_of(self, headers: Headers, view: View, principal: str) -> HttpSession:
+        """The session that a request names; 404 for one that is over, never was, or is somebody else's."""
+        id = headers.get(b"mcp-session-id")
+        if id is None:
+            raise refusal(400, "Mcp-Session-Id is missing; send initialize first")
+        session = self._sessions.get(id)
+        if session is None or session.principal != principal or session.view != view:
+            raise _gone()
+        version = headers.get(b"mcp-protocol-version")
+        if version is not None and version != session.version:
+            _check_version(session, version)
+        session.seen = self._context.ticker.now
+        return session
+
+    def _new_session(self, view: View, principal: str) -> HttpSession:
+        quota = self._context.quota
+        if quota.full(principal):
+            self._evict(principal)
+        quota.take(principal)
+        session = HttpSession(self._context, view, principal, self._ended_by_relay)
+        try:
+            session.bind(self._relay.open_session(view, principal, "streamable-http", session))
+        except BaseException:
+            quota.give(principal)
+            raise
+        self._sessions[session.id] = session
+        self._context.counters.sessions_opened["streamable-http"] += 1
+        return session
+
+    def _evict(self, principal: str) -> None:
+        """Close the session of this principal that has been idle for longest, if there is one that is idle."""
+        before = self._context.ticker.now - EVICTABLE_AFTER
+        idle = [
+            session
+            for session in self._sessions.values()
+            if session.principal == principal and not session.busy and session.seen < before
+        ]
+        if idle:
+            self._close(min(idle, key=lambda session: session.seen), "evicted")
+
+    def _submit(self, message: jsonrpc.Message, exchange: Exchange) -> None:
+        try:
+            self._relay.submit(exchange.session.relay_session, message, exchange)
+        except McpdError as error:
+            exchange.abandon()
+            raise refusal_of(error, message.key) from None
+
+    def _close(self, session: HttpSession, reason: str) -> None:
+        if self._forget(session, reason):
+            self._relay.close_session(session.relay_session)
+
+    def _ended_by_relay(self, session: HttpSession) -> None:
+        self._forget(session, "ended")
+
+    def _forget(self, session: HttpSession, reason: str) -> bool:
+        if self._sessions.pop(session.id, None) is None:
+            return False
+        self._context.quota.give(session.principal)
+        self._context.counters.sessions_closed[reason] += 1
+        session.over()
+        return True
+
+    def tick(self) -> None:
+        """Begin event streams for slow answers, forget old events, close idle sessions."""
+        now = self._context.ticker.now
+        idle_since = now - self._context.settings.session_idle_timeout
+        for session in list(self._sessions.values()):
+            for exchange in list(session.exchanges):
+                if exchange.phase is Phase.WAITING and exchange.born <= now - STREAM_AFTER:
+                    exchange.begin_stream()
+            session.expire(now)
+            if session.busy:
+                session.seen = now
+            elif session.seen < idle_since:
+                self._close(session, "idle")
+
+    def close(self) -> None:
+        """End every session: the daemon stops."""
+        for session in list(self._sessions.values()):
+            self._close(session, "shutdown")
+
+
+class _Nowhere:
+    """The sink of messages that have no answer."""
+
+    def deliver(self, frame: bytes, final: bool) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+NOWHERE: Final = _Nowhere()
+
+
+async def _run(stream: Stream, receive: Receive, send: Send, more: tuple[Header, ...] = ()) -> None:
+    """Send a stream on this connection until one of the two ends."""
+    outlet = stream.outlet
+    assert outlet is not None
+    try:
+        await outlet.run(receive, send, [*EVENT_STREAM, *more])
+    finally:
+        stream.session.disconnected(stream, outlet)
+
+
+def _initialize(headers: Headers, body: bytes) -> jsonrpc.Message:
+    """The message of a request without a session; refused if it is not `initialize`.
+
+    Requests of the per-request era get what servers answer that know only the handshake: 400 and -32600, on which
+    their clients fall back to `initialize`.
+    """
+    if jsonrpc.is_batch(body):
+        raise refusal(400, "Mcp-Session-Id is missing; initialize may not be part of a batch")
+    message = _decode(body)
+    if message.is_request and message.method == methods.INITIALIZE:
+        return message
+    id = message.key or b"null"
+    if headers.get(b"mcp-protocol-version") in PER_REQUEST or eras.META_VERSION.encode() in bytes(message.params):
+        raise refusal(400, f"requests without a session are not served; send initialize ({KNOWN})", id=id)
+    raise refusal(400, "Mcp-Session-Id is missing; send initialize first", id=id)
+
+
+def _check_version(session: HttpSession, version: bytes) -> None:
+    """400 for a revision that is not the session's (2025-06-18 transports, Protocol Version Header). Before that
+    revision the header meant nothing."""
+    revision = session.revision
+    session.version = revision.encode()
+    if version == session.version or (revision not in VERSION_HEADER_SINCE and version not in PER_REQUEST):
+        return
+    raise refusal(400, f"MCP-Protocol-Version is not the revision of this session ({revision})")
+
+
+def _decode(body: bytes) -> jsonrpc.Message:
+    try:
+        return jsonrpc.decode(body)
+    except jsonrpc.WireError as error:
+        raise Refusal(Reply(400, error.answer(), (JSON,))) from None
+
+
+def _split(body: bytes) -> list[bytes]:
+    try:
+        return jsonrpc.split_batch(body)
+    except jsonrpc.WireError as error:
+        raise Refusal(Reply(400, error.answer(), (JSON,))) from None
+
+
+def _gone(id: bytes = b"null") -> Refusal:
+    return refusal(404, "there is no such session; send initialize for a new one", id=id)
