@@ -14,9 +14,11 @@ Names are imported when they are first used (PEP 562): the protocol SDK below ta
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mcpworker import client, settings
     from mcpworker.client import Client
     from mcpworker.components.prompts import AssistantMessage, Message, UserMessage
@@ -54,7 +56,7 @@ _HOMES = {
 _MODULES = frozenset({"client", "settings"})
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:

@@ -18,11 +18,16 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ALL = ("0.0.0.0", "::", "")  # noqa: S104 - to recognise it
 _SHUTDOWN_SECONDS = 2
 
+was_used = False
+"""Whether any server of this process has begun to serve; the launcher asks."""
+
 
 async def stdio(server: "FastMCP[Any]") -> None:
     """Serve one client on standard input and output, until its input ends or SIGTERM or SIGINT comes."""
     from mcpworker.stdio import open_stdio
 
+    global was_used
+    was_used = True
     low_level = server._mcp_server
     async with open_stdio() as (reader, writer):
         await low_level.run(reader, writer, low_level.create_initialization_options())
@@ -135,6 +140,8 @@ async def http(
     """Serve an application until the process is told to end; what is not given comes from the settings."""
     import uvicorn
 
+    global was_used
+    was_used = True
     host = host or server.settings.host
     if host in _ALL:
         logger.warning(
