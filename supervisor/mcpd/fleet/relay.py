@@ -103,6 +103,10 @@ class Relay:
         """No new calls for an instance; those in flight go on."""
         self._router.drain(key)
 
+    def resume(self, key: str) -> None:
+        """An instance that was drained may have calls again; those that waited go to it."""
+        self._execute(self._router.resume(key, self._clock.monotonic()))
+
     def coming(self, server: str) -> None:
         """A server is being started: calls wait for it."""
         self._execute(self._router.coming(server))

@@ -239,6 +239,14 @@ class Router:
         if upstream is not None:
             upstream.draining = True
 
+    def resume(self, key: str, at: float) -> list[Effect]:
+        """An instance that was drained may have calls again."""
+        upstream = self.state.upstreams.get(key)
+        if upstream is None:
+            return []
+        upstream.draining = False
+        return self._release(upstream.server, at)
+
     def coming(self, name: str) -> list[Effect]:
         """A server is being started: calls wait for it."""
         server = self.state.servers.get(name)
