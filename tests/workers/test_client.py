@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -204,14 +205,18 @@ async def test_log_messages_reach_the_handler(era: Era) -> None:
     assert messages == [("debug", "ref", "quiet careful"), ("warning", "ref", "careful")]
 
 
-async def test_log_messages_without_a_handler_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
-    with caplog.at_level("DEBUG", logger="FastMCP.client"):
-        logging.getLogger("FastMCP").propagate = True
+async def test_log_messages_without_a_handler_go_to_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("FastMCP.client")
+    lines: list[tuple[str, str]] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: lines.append((record.levelname, record.getMessage())))
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    logger.addHandler(handler)
+    try:
         async with Client(sdk_server.server, era="handshake") as client:
             await client.call_tool("say", {"text": "careful"})
-    lines = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "FastMCP.client"]
+    finally:
+        logger.removeHandler(handler)
     assert lines == [("DEBUG", "server log [ref]: quiet careful"), ("WARNING", "server log [ref]: careful")]
 
 

@@ -109,10 +109,10 @@ class Backend:
                 await self._raise_level(connection, context)
                 return await send(await connection.open())
             except MCPError as error:
-                if not _session_is_gone(error) and connection.alive:
+                if connection.alive and not _is_closed(error):
                     raise
                 await self._drop(connection)
-                if call and not _never_arrived(error):
+                if call and not connection.forgotten:
                     raise MCPError(
                         types.INTERNAL_ERROR,
                         f"the backend {self.client.transport!r} went away during the call; whether it did its work "
@@ -335,10 +335,6 @@ def progress_of(context: "Context | None") -> ProgressFnT | None:
     return context.report_progress
 
 
-def _session_is_gone(error: MCPError) -> bool:
-    return error.code == types.CONNECTION_CLOSED or _never_arrived(error)
-
-
-def _never_arrived(error: MCPError) -> bool:
-    """Whether the backend has lost the session, so that it cannot have looked at the request (Streamable HTTP, 404)."""
-    return error.code == types.INVALID_REQUEST and error.message == "Session terminated"
+def _is_closed(error: MCPError) -> bool:
+    """Whether the SDK's session says that it cannot send; servers use the same code for errors of their own."""
+    return error.code == types.CONNECTION_CLOSED and error.message == "Connection closed"

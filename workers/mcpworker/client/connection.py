@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 
 from mcp.client.session import ClientSession
 
-from mcpworker.client.session import LostSignal
+from mcpworker.client.session import WatchedSession
 
 
 class Connection:
@@ -65,7 +65,18 @@ class Connection:
         if self._task is None or self._task.done():
             return False
         session = opened.result()
-        return not (isinstance(session, LostSignal) and session.lost.is_set())
+        if not isinstance(session, WatchedSession):
+            return True
+        return not session.lost.is_set() and not session.forgotten.is_set()
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the server said that it does not know the session, and so cannot have looked at the request."""
+        opened = self._opened
+        if opened is None or not opened.done() or opened.cancelled() or opened.exception() is not None:
+            return False
+        session = opened.result()
+        return isinstance(session, WatchedSession) and session.forgotten.is_set()
 
     async def close(self) -> None:
         """End the session, and wait until its transport is closed (processes ended); each of its waits is bounded.

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
+from typing import Any, Literal, Self, TypeAlias, TypedDict
 
 import anyio
 import mcp_types as types
@@ -39,28 +39,26 @@ class SessionKwargs(TypedDict, total=False):
     client_info: types.Implementation | None
 
 
-@runtime_checkable
-class LostSignal(Protocol):
-    """A session that says when its transport has ended."""
-
-    lost: anyio.Event
-
-
 class WatchedSession(ClientSession):
-    """A `ClientSession` over two streams whose `lost` is set when the incoming one ends."""
+    """A `ClientSession` over two streams that knows how its transport fares.
+
+    `lost` is set when nothing comes in any more; `forgotten`, when the server said that it does not know the session.
+    """
 
     def __init__(self, streams: Streams, **kwargs: Any) -> None:
-        self.lost = anyio.Event()
         read, write = streams
-        super().__init__(_Watched(read, self.lost), write, **kwargs)
+        watched = read if isinstance(read, WatchedStream) else WatchedStream(read)
+        self.lost, self.forgotten = watched.ended, watched.forgotten
+        super().__init__(watched, write, **kwargs)
 
 
-class _Watched:
-    """A read stream that passes everything on, and sets `ended` at its end."""
+class WatchedStream:
+    """A read stream that passes everything on, and sets `ended` at its end; `forgotten` is set by who made it."""
 
-    def __init__(self, stream: Any, ended: anyio.Event) -> None:
+    def __init__(self, stream: Any, forgotten: anyio.Event | None = None) -> None:
+        self.ended = anyio.Event()
+        self.forgotten = forgotten or anyio.Event()
         self._stream = stream
-        self._ended = ended
 
     @property
     def last_context(self) -> Any:
@@ -70,7 +68,7 @@ class _Watched:
         try:
             message: SessionMessage | Exception = await self._stream.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self._ended.set()
+            self.ended.set()
             raise
         return message
 
@@ -93,7 +91,7 @@ class _Watched:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        self._ended.set()
+        self.ended.set()
         result: bool | None = await self._stream.__aexit__(exc_type, exc, traceback)
         return result
 

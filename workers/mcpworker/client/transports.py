@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import anyio
+import httpx2
 from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -21,10 +22,12 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.memory import create_client_server_memory_streams
 from typing_extensions import Unpack
 
-from mcpworker.client.session import Era, SessionKwargs, Streams, open_session
+from mcpworker.client.session import Era, SessionKwargs, Streams, WatchedStream, open_session
 
 SERVER_SHUTDOWN_GRACE = 2.0
 """Seconds that an in-memory server gets for its lifespans' ends before it is cancelled."""
+
+NOT_FOUND = 404
 
 SSE_CONNECT_TIMEOUT = 30.0
 """Seconds until an SSE endpoint must have named its message path; without it a client of a wrong URL waits for ever."""
@@ -283,11 +286,17 @@ class StreamableHttpTransport(StreamTransport):
     @asynccontextmanager
     async def streams(self) -> AsyncIterator[Streams]:
         """Make an HTTP client; the first request is the one that connects."""
-        async with (
-            create_mcp_http_client(headers=self.headers) as http_client,
-            streamable_http_client(self.url, http_client=http_client) as pair,
-        ):
-            yield pair
+        forgotten = anyio.Event()
+
+        async def look_at(response: httpx2.Response) -> None:
+            # 2025-11-25 transports, session management: 404 to a request with a session id means that it is over
+            if response.status_code == NOT_FOUND and "mcp-session-id" in response.request.headers:
+                forgotten.set()
+
+        async with create_mcp_http_client(headers=self.headers) as http_client:
+            http_client.event_hooks = {"response": [*http_client.event_hooks.get("response", []), look_at]}
+            async with streamable_http_client(self.url, http_client=http_client) as (read, write):
+                yield WatchedStream(read, forgotten=forgotten), write
 
     def __repr__(self) -> str:
         return f"<StreamableHttp(url={self.url!r})>"
