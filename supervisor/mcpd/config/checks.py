@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from mcpd.config.positions import KeyPath
-from mcpd.config.registry import RestartPolicy, ServerSpec, ViewSpec
+from mcpd.config.registry import BUILT_IN_PROFILES, RestartPolicy, ServerSpec, ViewSpec
 from mcpd.config.report import did_you_mean
 from mcpd.config.settings import DaemonSettings, FrontdoorSettings
 
@@ -113,6 +113,15 @@ def _check_tools(spec: ServerSpec) -> Iterator[Finding]:
         if tool in rules.deny or (rules.allow is not None and tool not in rules.allow):
             message = f"{tool!r} is renamed but not shown"
             yield Finding(("tools", "rename", tool), message, "allow it, or remove its new name", fatal=False)
+
+
+def check_profile(spec: ServerSpec, profiles: Collection[str]) -> Iterator[Finding]:
+    """The server's profile is one that mcpd has, or one of the registry's own."""
+    name = spec.sandbox.profile
+    if name not in BUILT_IN_PROFILES and name not in profiles:
+        known = (*BUILT_IN_PROFILES, *profiles)
+        remedy = did_you_mean(name, known) or f"write a table [profiles.{name}]"
+        yield Finding(("sandbox", "profile"), f"there is no profile {name!r}", remedy)
 
 
 def check_after(specs: Sequence[ServerSpec], names: Collection[str]) -> Iterator[tuple[str, Finding]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -65,8 +64,7 @@ def _location(detail: ErrorDetails) -> KeyPath:
 
 def _tell(detail: ErrorDetails, model: type[Table], table: Layered, report: Report) -> None:
     path = _location(detail)
-    if detail["type"] != "missing":
-        path = path[: depth(table.merged, path)]  # `script` is text in the registry, `script.file` only in the model
+    path = path[: depth(table.merged, path)]  # a rule of the whole table names a key of it that may not be written
     message, remedy = complaint(detail, lambda inner: known_keys(model, inner), _home)
     report.problem(table.place(path), message, remedy)
 
@@ -74,18 +72,11 @@ def _tell(detail: ErrorDetails, model: type[Table], table: Layered, report: Repo
 def known_keys(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
     """The keys that may stand in the table at `path` of a table of this model."""
     for part in path:
-        inner = _model_in(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            return ()
+        inner = model.model_fields[str(part)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
         model = inner
     return tuple(key for key in model.model_fields if key != "name")
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
 
 
 def _home(key: str) -> str | None:

@@ -16,6 +16,7 @@ from mcpd.config.fit import fit
 from mcpd.config.layers import Layer, Layered, anchor, lay
 from mcpd.config.positions import KeyPath
 from mcpd.config.registry import (
+    BUILT_IN_PROFILES,
     SOURCES,
     ProfileSpec,
     Registry,
@@ -150,6 +151,8 @@ class _Reading:
     def profile(self, name: str, named: Named) -> ProfileSpec:
         table = lay(named.layer)
         profile, _ = fit(ProfileSpec, table, ("profiles", name), {"name": self.usable(name, table)}, self.report)
+        if name in BUILT_IN_PROFILES:
+            self.report.problem(table.place(()), f"the profile {name!r} is mcpd's own", "choose another name")
         return profile
 
     def defaults(self) -> None:
@@ -163,6 +166,7 @@ class _Reading:
         given = [source for source in SOURCES if source in table.merged]
         self.tell(table, checks.check_sources(given), frozenset())
         self.tell(table, checks.check_server(spec, frontdoor), wrong)
+        self.tell(table, checks.check_profile(spec, self.tables.named["profiles"]), wrong)
         self.tell(table, self.environment_findings(spec, secrets_dir), wrong)
         if "python" in named.layer.data and "script" not in given:
             finding = Finding(("python",), "only a script has an interpreter", "remove the key")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -30,7 +30,8 @@ from mcpd.errors import Problem
 Name = Annotated[str, AfterValidator(check_name)]
 Text = Annotated[str, AfterValidator(check_text)]
 
-SOURCES = ("script", "command", "package")
+SOURCES: Final = ("script", "command", "package")
+BUILT_IN_PROFILES: Final = ("strict", "filesystem", "network", "unsandboxed")
 
 
 class RestartPolicy(StrEnum):
@@ -182,6 +183,12 @@ def _parse_env_value(value: Any) -> str | SecretRef:
     raise refusal(f"the values of variables are strings, found {describe(value)}", remedy)
 
 
+def _check_command(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise refusal("the command is empty", "name a program and its arguments")
+    return value
+
+
 def _check_variable(name: str) -> str:
     if not name or "=" in name or "\0" in name:
         raise refusal(f"{name!r} cannot be the name of an environment variable", "use letters, digits and '_'")
@@ -197,7 +204,7 @@ class ServerSpec(Table):
 
     name: Name
     script: Annotated[Script | None, BeforeValidator(_parse_script)] = None
-    command: tuple[Text, ...] = ()
+    command: Annotated[tuple[Text, ...], AfterValidator(_check_command)] = ()
     package: Annotated[Package | None, BeforeValidator(_parse_package)] = None
     python: Path = Path(sys.executable)
     args: tuple[Text, ...] = ()

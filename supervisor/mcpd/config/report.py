@@ -87,8 +87,6 @@ def complaint(
     if kind == "extra_forbidden":
         key, keys = str(error["loc"][-1]), known(error["loc"][:-1])
         return f"unknown key {key!r}", home(key) or did_you_mean(key, keys) or _one_of(keys)
-    if kind == "missing":
-        return "the key is missing", "add it"
     if kind in ("literal_error", "enum"):
         return _not_a_choice(value, context["expected"])
     if kind in _EXPECTED:

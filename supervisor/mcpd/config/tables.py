@@ -10,7 +10,7 @@ from typing import Any, Final
 from mcpd.config.documents import Document
 from mcpd.config.layers import Layer, anchor
 from mcpd.config.positions import KeyPath
-from mcpd.config.report import Place, Report, did_you_mean
+from mcpd.config.report import Place, Report, did_you_mean, dotted
 
 SINGLE: Final = ("daemon", "frontdoor", "sandbox", "defaults")
 NAMED: Final = ("profiles", "views", "servers")
@@ -44,8 +44,12 @@ def put_together(documents: list[Document], main: Path, home: Path, report: Repo
             else:
                 report.problem(document.place((kind,)), *_objection(kind, data, main))
     for kind in SINGLE:
-        tables.single.setdefault(kind, Layer({}, lambda path, kind=kind: Place(main, None, kind)))  # type: ignore[misc]
+        tables.single.setdefault(kind, _absent(main, kind))
     return tables
+
+
+def _absent(main: Path, kind: str) -> Layer:
+    return Layer({}, lambda path: Place(main, None, dotted((kind, *path))))
 
 
 def _add_named(
