@@ -329,11 +329,18 @@ class Requests:
         public = text(found.get("uri", b"null"))
         if not call.session.prefixed:
             return self._state.servers[call.session.view.name], public, public, bytes(message.params)
-        target = self._resource(call.session, public)
+        target = self._subscribed(call.session, public) or self._resource(call.session, public)
         if target is None:
             return None
         server, own = target
         return server, own, public, pack({**found, "uri": dump(own)})
+
+    def _subscribed(self, session: Session, public: str) -> tuple[Server, str] | None:
+        """Whose a URI is to which a session is subscribed already: lists may have changed since."""
+        for (name, own), subscribers in self._state.subscriptions.items():
+            if subscribers.get(session) == public and name in session.servers:
+                return self._state.servers[name], own
+        return None
 
     def _complete(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)

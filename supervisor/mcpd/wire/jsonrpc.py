@@ -196,7 +196,7 @@ def members(raw: Bytes) -> dict[str, Raw]:
 
 def _scan(frame: bytes) -> dict[str, Raw]:
     """Members by the standard library's scanner: exact about repeated keys, and lenient about lone surrogates only."""
-    source = frame.translate(None, b"\r\n").decode(errors="surrogatepass") if _is_json(frame) else ""
+    source = frame.translate(None, b"\r\n").decode() if _is_json(frame) else ""
     found: dict[str, Raw] = {}
     at = _skip(source, 0)
     if source[at : at + 1] != "{":
@@ -208,7 +208,7 @@ def _scan(frame: bytes) -> dict[str, Raw]:
         _, at = _STRICT.raw_decode(source, start)
         if key in found:
             raise WireError(methods.INVALID_REQUEST, f"the member {key!r} stands twice")
-        found[key] = Raw(source[start:at].encode(errors="surrogatepass"))
+        found[key] = Raw(source[start:at].encode())
         at = _skip(source, at)
         if source[at] == ",":
             at = _skip(source, at + 1)
@@ -266,15 +266,34 @@ def _check_depth(frame: bytes) -> None:
         outside = not outside
 
 
-def array_items(frame: Bytes) -> list[bytes]:
+def array_items(raw: Bytes) -> list[bytes]:
     """The values of an array, as the bytes that came; raises WireError."""
-    data = frame if isinstance(frame, bytes) else bytes(frame)
-    if not data.isascii():
-        _check_utf8(data)
+    frame = raw if isinstance(raw, bytes) else bytes(raw)
+    if not frame.isascii():
+        _check_utf8(frame)
     try:
-        return [bytes(item) for item in _ARRAY.decode(data)]
-    except (msgspec.DecodeError, RecursionError) as problem:
-        raise WireError(methods.PARSE_ERROR, f"not a JSON array: {problem}") from None
+        return [bytes(item) for item in _ARRAY.decode(frame)]
+    except msgspec.ValidationError:
+        raise WireError(methods.INVALID_REQUEST, "a JSON array was expected") from None
+    except (msgspec.DecodeError, RecursionError):
+        return _scan_array(frame)
+
+
+def _scan_array(frame: bytes) -> list[bytes]:
+    """Items by the standard library's scanner: lenient about lone surrogates only."""
+    source = frame.decode() if _is_json(frame) else ""
+    at = _skip(source, 0)
+    if source[at] != "[":
+        raise WireError(methods.INVALID_REQUEST, "a JSON array was expected")
+    items: list[bytes] = []
+    at = _skip(source, at + 1)
+    while source[at] != "]":
+        _, end = _STRICT.raw_decode(source, at)
+        items.append(source[at:end].encode())
+        at = _skip(source, end)
+        if source[at] == ",":
+            at = _skip(source, at + 1)
+    return items
 
 
 def split_batch(frame: bytes) -> list[bytes]:

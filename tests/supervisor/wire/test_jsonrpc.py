@@ -228,9 +228,10 @@ def test_damaged_frames_are_refused_or_valid(junk: bytes, at: int) -> None:
 def test_batches() -> None:
     parts = jsonrpc.split_batch(b'[{"a":1}, {"b":2}]')
     assert parts == [b'{"a":1}', b'{"b":2}']
+    assert jsonrpc.split_batch(b'[ {"a":"\\ud83d"} , 2]') == [b'{"a":"\\ud83d"}', b"2"]
     assert jsonrpc.is_batch(b" \n[1]")
     assert not jsonrpc.is_batch(b'{"a":[1]}')
-    for bad in (b"[]", b"[1", b"{}", b"[" + b"1," * 200 + b"1]", b'["\xff"]'):
+    for bad in (b"[]", b"[1", b"{}", b"[" + b"1," * 200 + b"1]", b'["\xff"]', b'"\\ud83d"'):
         with pytest.raises(WireError):
             jsonrpc.split_batch(bad)
 
