@@ -1,0 +1,249 @@
+"""`mcpctl connect`: an MCP server on stdin and stdout that is a view of the daemon's.
+
+What a desktop client's configuration names, so one of it runs for each client and server, all day: standard library
+only, no asyncio, small and quickly there. It finds the daemon's socket here; `stdio_relay` does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from functools import partial
+
+from mcpd.cli.pipes import say
+from mcpd.cli.stdio_relay import UNAVAILABLE, Ended, StdioRelay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing alone would take a tenth of the time that starting takes
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Final, NoReturn
+
+USAGE_ERROR: Final = 2
+BAD_CONFIGURATION: Final = 78  # EX_CONFIG (sysexits.h)
+SOCKET_NAME: Final = "mcp.sock"
+SYSTEM_RUNTIME_DIR: Final = "/run/mcpd"  # where systemd/mcpd.service has it
+SPAWN_TIMEOUT: Final = 30.0
+SPAWN_GRACE: Final = 2.0
+SPAWN_POLL: Final = 0.02
+CONNECT_TIMEOUT: Final = 5.0
+_PEER_CREDENTIALS: Final = 12  # struct ucred: pid, uid, gid (unix(7))
+
+USAGE: Final = """\
+usage: mcpctl connect [NAME | --view VIEW] [--socket PATH | --config FILE] [--spawn]
+
+Speak MCP on stdin and stdout with the servers that mcpd runs: all of them, the one called NAME, or a view of the
+registry. This is what a client's configuration names as its command.
+
+  --view VIEW    a view of the registry ([views.VIEW])
+  --socket PATH  the daemon's mcp.sock, if it is not where the registry or the environment say
+  --config FILE  the registry that the daemon runs with
+  --spawn        start the daemon if none is running
+
+Exit codes: 0 the client is done, 1 failed, 2 usage, 69 no daemon, 78 bad configuration.
+"""
+
+
+class Misuse(Exception):
+    """The command line cannot be understood; the text says why."""
+
+
+class Options:
+    """The command line of `mcpctl connect`."""
+
+    __slots__ = ("config", "help", "socket", "spawn", "view")
+
+    def __init__(self) -> None:
+        self.view = "all"
+        self.socket: str | None = None
+        self.config: str | None = None
+        self.spawn = False
+        self.help = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `mcpctl connect` with these arguments; return its exit code."""
+    try:
+        options = parse(argv)
+    except Misuse as misuse:
+        say(f"{misuse}; see mcpctl connect --help")
+        return USAGE_ERROR
+    if options.help:
+        os.write(1, USAGE.encode())
+        return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # nothing is to be saved: the daemon sees the connection close
+    try:
+        places = socket_paths(options, os.environ, os.getuid())
+    except (OSError, ValueError) as problem:
+        return StdioRelay(options.view, partial(_fail, Ended(BAD_CONFIGURATION, str(problem)))).run()
+    start = partial(spawn, options.config, places) if options.spawn else None
+    return StdioRelay(options.view, partial(reach, places), start).run()
+
+
+def _fail(ended: Ended) -> NoReturn:
+    raise ended
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The options of a command line; raises Misuse. (argparse alone would take a quarter of the time to start.)"""
+    options = Options()
+    views: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in ("--view", "--socket", "--config"):
+            if not equals:
+                if not rest:
+                    raise Misuse(f"{name} needs a value")
+                value = rest.pop(0)
+            if name == "--view":
+                views.append(f"view:{value}")
+            elif name == "--socket":
+                options.socket = value
+            else:
+                options.config = value
+        elif word == "--spawn":
+            options.spawn = True
+        elif word in ("-h", "--help"):
+            options.help = True
+        elif word.startswith("-"):
+            raise Misuse(f"there is no option {name}")
+        else:
+            views.append(f"server:{word}")
+    if len(views) > 1:
+        raise Misuse("one server or one view at a time")
+    if options.socket is not None and (options.config is not None or options.spawn):
+        raise Misuse("--socket goes with neither --config nor --spawn")
+    options.view = views[0] if views else "all"
+    return options
+
+
+def socket_paths(options: Options, environ: Mapping[str, str], uid: int) -> list[str]:
+    """Where the daemon's socket may be, likeliest first: the rule of [daemon] runtime_dir in docs/registry.md.
+
+    Clients start this program with hardly any environment, so without XDG_RUNTIME_DIR its usual value counts too.
+    Raises OSError or ValueError if the registry cannot be read.
+    """
+    if options.socket is not None:
+        return [options.socket]
+    named = environ.get("MCPD_DAEMON__RUNTIME_DIR") or environ.get("MCPD_RUNTIME_DIR")
+    if not named:
+        named = _runtime_dir_of(_registry(options.config, environ))
+    if named:
+        return [os.path.join(named, SOCKET_NAME)]
+    directories = []
+    if given := environ.get("RUNTIME_DIRECTORY"):
+        directories.append(given.partition(":")[0])  # systemd.exec(5): several are separated by colons
+    if given := environ.get("XDG_RUNTIME_DIR"):
+        directories.append(os.path.join(given, "mcpd"))
+    directories += [f"/run/user/{uid}/mcpd", f"/tmp/mcpd-{uid}", SYSTEM_RUNTIME_DIR]  # noqa: S108 - the owner is checked
+    return [os.path.join(directory, SOCKET_NAME) for directory in dict.fromkeys(directories)]
+
+
+def _registry(explicit: str | None, environ: Mapping[str, str]) -> str | None:
+    """The registry file, by the search order of docs/registry.md."""
+    if explicit is not None:
+        return explicit
+    if named := environ.get("MCPD_CONFIG"):
+        return named
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
+    for path in (os.path.join(home, "mcpd", "mcpd.toml"), "/etc/mcpd/mcpd.toml"):
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def _runtime_dir_of(path: str | None) -> str | None:
+    """`daemon.runtime_dir` of a registry file, if it has one."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except PermissionError:
+        return None  # a registry that only the daemon may read: its socket is where the defaults say
+    if b"runtime_dir" not in data:
+        return None
+    import tomllib  # costs as much as everything else here together
+
+    try:
+        value = tomllib.loads(data.decode()).get("daemon", {}).get("runtime_dir")
+    except ValueError as problem:
+        raise ValueError(f"{path}: {problem}; mcpd check says more") from None
+    if value is None:
+        return None
+    return os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(str(value)))
+
+
+def reach(places: Sequence[str]) -> socket.socket:
+    """A connection to the daemon at the first of these places where one listens.
+
+    Raises Ended (69) if there is none, PermissionError if what listens is another user's.
+    """
+    refused = ""
+    for path in places:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(CONNECT_TIMEOUT)
+            link.connect(path)
+            check_peer(link, path)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as problem:
+            link.close()
+            refused = refused or f"{path}: {problem.strerror}"
+        except PermissionError as problem:
+            link.close()
+            refused = f"{path}: {problem.strerror}"
+        except BaseException:
+            link.close()
+            raise
+        else:
+            return link
+    raise Ended(UNAVAILABLE, f"no mcpd is running ({refused}); start one with mcpd start, or use --spawn")
+
+
+def check_peer(link: socket.socket, path: str) -> None:
+    """Raise PermissionError unless the daemon is this user's or root's: anybody may bind a name in /tmp."""
+    credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS)
+    uid = int.from_bytes(credentials[4:8], sys.byteorder)
+    if uid not in (os.getuid(), 0):
+        raise PermissionError(1, f"belongs to user {uid}, not to you", path)
+
+
+def spawn(config: str | None, places: Sequence[str], command: Sequence[str] | None = None) -> socket.socket:
+    """Start a daemon and wait until it listens.
+
+    Raises Ended (69) if it ended, or does not listen within SPAWN_TIMEOUT.
+    """
+    argv = list(command or (sys.executable, "-m", "mcpd", "start", "--detach"))
+    if config is not None:
+        argv += ["--config", os.path.abspath(config)]
+    quiet = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, 2, 1),  # stdout is the client's
+    ]
+    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=quiet, setpgroup=0)
+    return _await_socket(pid, lambda: reach(places))
+
+
+def _await_socket(pid: int, attempt: Callable[[], socket.socket]) -> socket.socket:
+    status: int | None = None
+    deadline = time.monotonic() + SPAWN_TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            return attempt()
+        except Ended:
+            pass  # not yet
+        if status is None:
+            found, raw = os.waitpid(pid, os.WNOHANG)
+            if found and (status := os.waitstatus_to_exitcode(raw)) != 0:
+                # it may have found another one that was just starting, whose socket is to be seen soon
+                deadline = min(deadline, time.monotonic() + SPAWN_GRACE)
+        select.select((), (), (), SPAWN_POLL)
+    if status:
+        raise Ended(UNAVAILABLE, f"mcpd could not be started (exit code {status}); mcpd check says why")
+    raise Ended(UNAVAILABLE, f"mcpd was started but did not listen within {SPAWN_TIMEOUT:.0f} s")

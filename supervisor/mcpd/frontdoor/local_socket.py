@@ -1,0 +1,300 @@
+"""`mcp.sock`: MCP over a unix socket, newline-delimited JSON-RPC, one session a connection; behind `mcpctl connect`.
+
+The first line of a connection, the hello, says what is wanted; it is answered by one line:
+
+    {"mcpd":1,"view":"server:time"}        view: "all", "server:NAME" or "view:NAME"
+    {"mcpd":1,"ok":true,"daemon":"6f1c…"}   the daemon's instance: another one after a restart
+    {"mcpd":1,"error":{"code":"not-found","message":"…"}}   or "bad-hello", "overloaded"; then the connection ends
+
+From then on every line is one message, as in the stdio transport of the specification. Only the user whom the daemon
+runs as gets in: by the mode of socket and directory, and by SO_PEERCRED (unix(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection
+from enum import Enum, auto
+from typing import Final, Protocol, cast
+
+from mcpd.errors import McpdError, NotFound, Overloaded
+from mcpd.frontdoor.outbox import OUTBOX_LIMIT
+from mcpd.frontdoor.relay import Relay, Session, View
+from mcpd.frontdoor.sockets import BACKLOG, peer_of
+from mcpd.wire import jsonrpc, methods
+from mcpd.wire.eras import BATCH_REVISION, META_VERSION
+from mcpd.wire.jsonrpc import Message, WireError
+from mcpd.wire.lines import LineSplitter, Overlong
+
+HELLO_LIMIT: Final = 4096
+HELLO_TIMEOUT: Final = 10.0
+HIGH_WATER: Final = 256 * 1024  # bytes not taken by the client, after which no more is read from it
+MAX_CONNECTIONS: Final = 4096
+COPY_LIMIT: Final = 16 * 1024  # longer frames are not copied to get their line break
+LINGER: Final = 5.0
+HELLO_VERSION: Final = 1
+
+_META_VERSION = META_VERSION.encode()
+
+
+class LocalSocket:
+    """Serves the relay on a listening unix socket; `connections` are the open ones.
+
+    `instance` tells one daemon from the next; `max_line` bounds a message in bytes. Peers are users of `uids`.
+    """
+
+    def __init__(
+        self, relay: Relay, listening: socket.socket, instance: str, max_line: int, uids: Collection[int]
+    ) -> None:
+        self.relay = relay
+        self.instance = instance
+        self.max_line = max_line
+        self.uids = frozenset(uids)
+        self.connections: set[Connection] = set()
+        self.cut_off = 0  # clients that did not read
+        self._listening = listening
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Accept connections, until `close`."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Connection(self), sock=self._listening, backlog=BACKLOG)
+
+    def close(self) -> None:
+        """Accept no more, and close every connection after what is queued on it. The socket's file is its owner's."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self.connections):
+            connection.close()
+
+
+class _Transport(Protocol):
+    """What is used of a transport; asyncio's and uvloop's have it, but no common class that says so."""
+
+    def write(self, data: bytes) -> None: ...
+    def writelines(self, list_of_data: list[bytes]) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+    def set_write_buffer_limits(self, high: int) -> None: ...
+    def get_extra_info(self, name: str) -> socket.socket: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Phase(Enum):
+    """How far a connection has come."""
+
+    HELLO = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class _Answers:
+    """The sink of all requests of a connection: a cancelled one needs nothing done."""
+
+    __slots__ = ("deliver",)
+
+    def __init__(self, deliver: Callable[[bytes, bool], None]) -> None:
+        self.deliver = deliver
+
+    def end(self) -> None:
+        """The request was cancelled: on a stream of messages there is nothing to end."""
+
+
+class Connection(asyncio.Protocol):
+    """One client. It is the sink of what belongs to no request; `end` there means that the session is over."""
+
+    __slots__ = ("_answers", "_hello_timer", "_owner", "_phase", "_session", "_splitter", "_transport", "_uid")
+
+    def __init__(self, owner: LocalSocket) -> None:
+        self._owner = owner
+        self._phase = Phase.HELLO
+        self._splitter = LineSplitter(owner.max_line)
+        self._answers = _Answers(self.deliver)
+        self._session: Session | None = None
+        self._uid = -1
+        self._transport: _Transport
+        self._hello_timer: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(_Transport, transport)
+        self._owner.connections.add(self)
+        self._uid = peer_of(self._transport.get_extra_info("socket")).uid
+        if self._uid not in self._owner.uids:
+            self._refuse("forbidden", "this socket belongs to another user")
+        elif len(self._owner.connections) > MAX_CONNECTIONS:
+            self._refuse("overloaded", f"{MAX_CONNECTIONS} connections are open already")
+        else:
+            self._transport.set_write_buffer_limits(high=HIGH_WATER)
+            loop = asyncio.get_running_loop()
+            self._hello_timer = loop.call_later(HELLO_TIMEOUT, self._refuse, "bad-hello", "no hello came in time")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.connections.discard(self)
+        self._phase = Phase.CLOSED
+        self._leave()
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._splitter.feed(data):
+            if self._phase is Phase.OPEN:
+                self._line(frame)
+            elif self._phase is Phase.HELLO:
+                self._hello(frame)
+
+    def pause_writing(self) -> None:
+        """The client does not take what it asked for: it is not asked for more."""
+        if self._phase is Phase.OPEN:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._phase is Phase.OPEN:
+            self._transport.resume_reading()
+
+    # ------------------------------------------------------------- hello
+
+    def _hello(self, frame: bytes | Overlong) -> None:
+        view = None if isinstance(frame, Overlong) or len(frame) > HELLO_LIMIT else _view(frame)
+        if view is None:
+            self._refuse("bad-hello", 'the first line must be like {"mcpd":1,"view":"all"}')
+            return
+        try:
+            self._session = self._owner.relay.open_session(view, f"local:{self._uid}", "stdio", self)
+        except NotFound as problem:
+            self._refuse("not-found", str(problem))
+        except Overloaded as problem:
+            self._refuse("overloaded", str(problem))
+        except McpdError as problem:
+            self._refuse("failed", str(problem))
+        else:
+            self._phase = Phase.OPEN
+            self._stop_timer()
+            self._write(jsonrpc.dump({"mcpd": 1, "ok": True, "daemon": self._owner.instance}))
+
+    def _refuse(self, code: str, message: str) -> None:
+        self._write(jsonrpc.dump({"mcpd": 1, "error": {"code": code, "message": message}}))
+        self._hang_up()
+
+    # ------------------------------------------------------------- lines of the client
+
+    def _line(self, frame: bytes | Overlong) -> None:
+        if isinstance(frame, Overlong):
+            text = f"a message of {frame.length} bytes: more than {self._owner.max_line} are not taken"
+            self._write(jsonrpc.error(b"null", methods.INVALID_REQUEST, text))
+        elif jsonrpc.is_batch(frame):
+            self._batch(frame)
+        else:
+            self._message(frame)
+
+    def _batch(self, frame: bytes) -> None:
+        """The messages of a batch, each answered by itself, as 2025-03-26 allows (transports, sending messages)."""
+        assert self._session is not None
+        try:
+            if self._session.protocol_version != BATCH_REVISION:
+                raise WireError(methods.INVALID_REQUEST, f"batches are part of revision {BATCH_REVISION} only")
+            parts = jsonrpc.split_batch(frame)
+        except WireError as problem:
+            self._write(problem.answer())
+            return
+        for part in parts:
+            self._message(part)
+
+    def _message(self, frame: bytes) -> None:
+        session = self._session
+        if session is None:
+            return  # it ended by an earlier message of the same chunk
+        try:
+            message = jsonrpc.decode(frame)
+        except WireError as problem:
+            self._write(problem.answer())
+            return
+        if session.protocol_version is None and _is_per_request(message):
+            text = f"{message.method}: this revision of the protocol is not served here; begin with initialize"
+            self._write(jsonrpc.error(message.key, methods.METHOD_NOT_FOUND, text))
+            return
+        try:
+            self._owner.relay.submit(session, message, self._answers)
+        except Overloaded as problem:
+            if message.is_request:
+                data = {"retryAfter": problem.retry_after}
+                self._write(jsonrpc.error(message.key, methods.SERVER_UNAVAILABLE, str(problem), data))
+
+    # ------------------------------------------------------------- to the client
+
+    def deliver(self, frame: bytes, final: bool) -> None:
+        """Send one message (Sink). A client that does not read is cut off when OUTBOX_LIMIT is reached."""
+        if self._phase is not Phase.OPEN:
+            return
+        waiting = self._transport.get_write_buffer_size()
+        if waiting and waiting + len(frame) > OUTBOX_LIMIT:
+            self._owner.cut_off += 1
+            self._phase = Phase.CLOSED
+            self._transport.abort()
+            return
+        self._write(frame)
+
+    def end(self) -> None:
+        """The session is over (Sink): close the connection after what is queued."""
+        self._session = None
+        self._hang_up()
+
+    def close(self) -> None:
+        """The daemon ends: close the session, and the connection after what is queued."""
+        self._leave()
+        self._hang_up()
+
+    def _write(self, frame: bytes) -> None:
+        # uvloop sends what is written within one iteration of the loop together
+        if len(frame) < COPY_LIMIT:
+            self._transport.write(frame + b"\n")
+        else:
+            self._transport.writelines([frame, b"\n"])
+
+    def _hang_up(self) -> None:
+        if self._phase is not Phase.CLOSED:
+            self._phase = Phase.CLOSED
+            self._stop_timer()
+            self._transport.close()
+            # a client that does not read would keep a closing connection for ever
+            asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+
+    def _leave(self) -> None:
+        self._stop_timer()
+        session, self._session = self._session, None
+        if session is not None:
+            self._owner.relay.close_session(session)
+
+    def _stop_timer(self) -> None:
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+            self._hello_timer = None
+
+
+def _view(hello: bytes) -> View | None:
+    """The view that a hello names; None if it is no hello."""
+    try:
+        found = jsonrpc.members(hello)
+        if jsonrpc.value_of(found.get("mcpd", b"null")) != HELLO_VERSION:
+            return None
+        kind, _, name = jsonrpc.text(found.get("view", b"null")).partition(":")
+    except WireError:
+        return None
+    if kind == "all" and not name:
+        return View("all")
+    if kind == "server" and name:
+        return View("server", name)
+    if kind == "view" and name:
+        return View("view", name)
+    return None
+
+
+def _is_per_request(message: Message) -> bool:
+    """Whether a request is of the era without a handshake (2026-07-28, basic, `_meta`)."""
+    return message.is_request and (
+        message.method == methods.DISCOVER
+        or (message.method != methods.INITIALIZE and _META_VERSION in bytes(message.params))
+    )
