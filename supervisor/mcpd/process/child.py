@@ -191,11 +191,19 @@ class Child:
         if self.status is None:
             found.update((process.pid, process) for process in tree.descendants(self.pid))
         found.pop(self.pid, None)
-        return [
-            process
-            for process in found.values()
-            if (now := tree.look_up(process.pid)) is not None and now.running and now.started == process.started
-        ]
+        running = []
+        for process in found.values():
+            now = tree.look_up(process.pid)
+            if now is None or now.started != process.started:
+                continue
+            if now.running:
+                running.append(now)
+            elif now.parent == os.getpid():  # an orphan that became ours; nobody else collects it
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(now.pid, os.WNOHANG)
+        if self.status is not None:
+            self._left = running
+        return running
 
     # -- Told by the loop --------------------------------------------------------------------------------------------
 
