@@ -1,0 +1,49 @@
+# `make start` runs the daemon on the sample registry, `make test` the tests: both make what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help start test verify check cover setup clean
+
+help:
+	@echo "make start    run the daemon on etc/mcpd.toml in the foreground"
+	@echo "make test     lint, types, imports, unit and end-to-end tests"
+	@echo "make verify   the long suites"
+	@echo "make check    lint, types and imports alone"
+	@echo "make cover    the tests with branch coverage"
+	@echo "make clean    remove the environment"
+
+$(VENV)/runtime: pyproject.toml constraints.txt
+	$(PYTHON) scripts/check_python.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+start: $(VENV)/runtime
+	@scripts/setup run
+	@exec $(BIN)/mcpd start --config etc/mcpd.toml
+
+setup: $(VENV)/dev
+	@scripts/setup test
+
+check: $(VENV)/dev
+	@scripts/check
+
+test: setup check
+	$(BIN)/pytest -n $(JOBS) -m "not long" tests
+
+verify: setup
+	$(BIN)/pytest -m long tests
+
+cover: setup
+	$(BIN)/coverage erase
+	$(BIN)/pytest -n $(JOBS) -m "not long" --cov --cov-report=term:skip-covered tests
+
+clean:
+	rm -rf $(VENV)
