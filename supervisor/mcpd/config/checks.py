@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -98,7 +98,7 @@ def _check_root(index: int, root: str) -> Iterator[Finding]:
     uri = urlsplit(root)
     if uri.scheme != "file":
         yield Finding(("roots", index), f"{root!r} is not a file", 'write a path or a "file://" URI')
-    elif not Path(unquote(uri.path)).exists():
+    elif not os.path.exists(unquote(uri.path)):
         yield Finding(
             ("roots", index), f"{unquote(uri.path)!r} does not exist", "make it, or correct the path", fatal=False
         )

@@ -47,7 +47,7 @@ def find_registry(explicit: Path | None, environ: Mapping[str, str]) -> Path:
         return _existing(Path(environ["MCPD_CONFIG"]), Place(None, None, "MCPD_CONFIG"))
     usual = (environment.config_home(environ) / "mcpd" / "mcpd.toml", SYSTEM_REGISTRY)
     for path in usual:
-        if path.is_file():
+        if os.path.isfile(path):  # not Path.is_file, which raises where a directory may not be entered
             return path
     looked = " and ".join(str(path) for path in usual)
     raise ConfigError(
@@ -57,9 +57,13 @@ def find_registry(explicit: Path | None, environ: Mapping[str, str]) -> Path:
 
 def _existing(path: Path, asked: Place) -> Path:
     path = Path(os.path.abspath(path))
-    if not path.is_file():
-        reason = "is a directory" if path.is_dir() else "does not exist"
-        raise ConfigError(Problem(None, None, asked.key, f"{path} {reason}", "name a registry file"))
+    if os.path.isdir(path):
+        raise ConfigError(Problem(None, None, asked.key, f"{path} is a directory", "name a registry file"))
+    try:
+        path.stat()
+    except OSError as error:
+        message = f"{path} cannot be used: {error.strerror}"
+        raise ConfigError(Problem(None, None, asked.key, message, "name a registry file")) from None
     return path
 
 

@@ -140,8 +140,8 @@ class _Walk:
 
     def _skip(self, pattern: re.Pattern[str]) -> None:
         match = pattern.match(self.text, self.at)
-        if match is not None:
-            self.at = match.end()
+        assert match is not None, "the text is valid TOML"
+        self.at = match.end()
 
     def _note(self, path: KeyPath, offset: int) -> None:
         self.places.setdefault(path, bisect_right(self._breaks, offset) + 1)

@@ -33,8 +33,9 @@ def why_not_executable(program: str, key: str, spec: ServerSpec) -> Objection:
         remedy = f"install it, write an absolute path, or set servers.{spec.name}.env.PATH"
         return f"{program!r} is not on {whose}", remedy
     target = Path(program)
-    if not target.exists():
-        return f"{program!r} does not exist", "install it, or correct the path"
+    absent = _unreachable(target)
+    if absent is not None:
+        return absent
     if target.is_dir():
         return f"{program!r} is a directory", "name a program in it"
     return f"{program!r} is not executable", f"run `chmod +x {program}`, or correct {key}"
@@ -42,21 +43,33 @@ def why_not_executable(program: str, key: str, spec: ServerSpec) -> Objection:
 
 def script_objection(file: Path) -> Objection | None:
     """Message and remedy where `file` cannot be run by a Python interpreter."""
-    if not file.exists():
-        return f"the script {str(file)!r} does not exist", "correct the path; it is relative to the registry file"
+    absent = _unreachable(file)
+    if absent is not None:
+        return absent
     if file.is_dir():
         return f"the script {str(file)!r} is a directory", "name a Python file"
-    if not os.access(file, os.R_OK):
+    if not os.access(file, os.R_OK, effective_ids=True):
         return f"the script {str(file)!r} cannot be read", "let mcpd's user read it"
     return None
 
 
 def directory_objection(directory: Path) -> Objection | None:
     """Message and remedy where `directory` cannot be a working directory."""
-    if not directory.exists():
-        return f"the directory {str(directory)!r} does not exist", "make it, or correct the path"
+    absent = _unreachable(directory)
+    if absent is not None:
+        return absent
     if not directory.is_dir():
         return f"{str(directory)!r} is not a directory", "name a directory"
-    if not os.access(directory, os.X_OK):
+    if not os.access(directory, os.X_OK, effective_ids=True):
         return f"the directory {str(directory)!r} cannot be entered", "let mcpd's user enter it"
+    return None
+
+
+def _unreachable(path: Path) -> Objection | None:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"{str(path)!r} does not exist", "make or install it, or correct the path"
+    except OSError as error:
+        return f"{str(path)!r} cannot be reached: {error.strerror}", "let mcpd's user reach it, or correct the path"
     return None

@@ -1,6 +1,8 @@
 """Programs, scripts and directories: found, or told why not."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from mcpd.config.programs import (
 )
 from mcpd.config.registry import SecretRef, ServerSpec
 
+NOBODY = 65534
 SPEC = ServerSpec(name="x", command=("sh",))
 
 
@@ -57,13 +60,32 @@ def test_script_and_directory_that_are_fine(tool):
     assert directory_objection(tool.parent) is None
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_used_is_told(tool):
-    tool.chmod(0)
-    assert "cannot be read" in script_objection(tool)[0]
+@pytest.fixture
+def closed():
+    """A directory of a user without privileges, whose rights this process has while the test runs."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() != 0:
+            yield Path(name)
+            return
+        os.chown(name, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
 
-    tool.parent.chmod(0o600)
-    try:
-        assert "cannot be entered" in directory_objection(tool.parent)[0]
-    finally:
-        tool.parent.chmod(0o700)
+
+def test_what_may_not_be_used_is_told(closed):
+    inner = closed / "inner"
+    inner.mkdir()
+    script = inner / "x.py"
+    script.touch(0o200)
+    assert "cannot be read" in script_objection(script)[0]
+
+    inner.chmod(0o600)
+    assert "cannot be entered" in directory_objection(inner)[0]
+    assert "cannot be reached" in script_objection(script)[0]
+    assert "cannot be reached" in directory_objection(script)[0]
+    assert "cannot be reached" in why_not_executable(str(script), "command", SPEC)[0]
+
+    inner.chmod(0o700)

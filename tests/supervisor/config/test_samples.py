@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mcpd.config.load import load
 from mcpd.errors import ConfigError
 
