@@ -31,6 +31,7 @@ start: $(VENV)/runtime
 
 setup: $(VENV)/dev
 	@scripts/setup test
+	@scripts/peers
 
 check: $(VENV)/dev
 	@scripts/check

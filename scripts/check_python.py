@@ -4,6 +4,7 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this file is for older interpreters
     sys.exit(
-        "mcpd needs Python 3.11 or later; this is %d.%d. Name another one: make PYTHON=python3.12 ..."
-        % sys.version_info[:2]
+        "mcpd needs Python 3.11 or later; this is {}.{}. Name another one: make PYTHON=python3.12 ...".format(
+            *sys.version_info
+        )
     )
