@@ -9,7 +9,6 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -74,8 +73,6 @@ class LowLevelServer(Server[Run]):
         icons: list[Icon] | None,
     ) -> None:
         self._fastmcp = fastmcp
-        self._bus = InMemorySubscriptionBus()
-        self._listeners = ListenHandler(self._bus)
         super().__init__(
             name,
             version=version,
@@ -105,7 +102,7 @@ class LowLevelServer(Server[Run]):
 
     @asynccontextmanager
     async def _run(self, _: Server[Run]) -> AsyncIterator[Run]:
-        async with open_run(self._fastmcp, self._bus) as run:
+        async with open_run(self._fastmcp) as run:
             yield run
 
     def create_initialization_options(
@@ -275,7 +272,7 @@ class LowLevelServer(Server[Run]):
     async def _listen(self, request: _Request, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         for uri in params.notifications.resource_subscriptions or ():
             await self._fastmcp._followed(str(uri))
-        return await self._listeners(request, params)
+        return await request.lifespan_context.listeners(request, params)
 
     async def _unsubscribe(self, request: _Request, params: UnsubscribeRequestParams) -> EmptyResult:
         sessions.unfollow(request.session, str(params.uri))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.abc
 from mcp.server.session import ServerSession
-from mcp.server.subscriptions import InMemorySubscriptionBus
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.subscriptions import ResourceUpdated, ServerEvent, event_to_notification
 
 from mcpworker.errors import FastMCPError
@@ -35,9 +35,10 @@ class Run:
     tasks: anyio.abc.TaskGroup
     late: anyio.abc.TaskGroup
 
-    def __init__(self, bus: InMemorySubscriptionBus) -> None:
+    def __init__(self) -> None:
         self.parked = Parked()
-        self._bus = bus
+        self._bus = InMemorySubscriptionBus()
+        self.listeners = ListenHandler(self._bus)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lifespans: dict[int, Any] = {}
@@ -159,9 +160,9 @@ class _ShieldedExit:
 
 
 @asynccontextmanager
-async def open_run(server: "FastMCP[Any]", bus: InMemorySubscriptionBus) -> AsyncIterator[Run]:
+async def open_run(server: "FastMCP[Any]") -> AsyncIterator[Run]:
     """A run of `server`: lifespans are open inside, closed in reverse order at the end."""
-    run = Run(bus)
+    run = Run()
     async with AsyncExitStack() as stack:
         await run.enter(server, stack)
         # Three layers end in this order: work, lifespans that were entered late, those of the start.
@@ -172,5 +173,6 @@ async def open_run(server: "FastMCP[Any]", bus: InMemorySubscriptionBus) -> Asyn
                 yield run
             finally:
                 server._runs.discard(run)
+                run.listeners.close()
                 run.close()
                 run.tasks.cancel_scope.cancel()
