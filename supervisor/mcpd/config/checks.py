@@ -68,11 +68,11 @@ def check_server(spec: ServerSpec, frontdoor: FrontdoorSettings) -> Iterator[Fin
     if spec.restart_max_delay < spec.restart_delay:
         yield Finding(("restart_max_delay",), "is shorter than restart_delay", "make it at least as long")
     elif spec.restart is not RestartPolicy.NO and not limit_can_be_hit(spec):
-        message = f"is never hit: the delays spread {spec.start_limit_burst} starts over more than start_limit_interval"
+        message = "is never hit, not even by a server that ends at once: the delays add up to over start_limit_interval"
         remedy = "make start_limit_interval longer, or start_limit_burst or restart_max_delay smaller"
         yield Finding(("start_limit_burst",), message, remedy, fatal=False)
     if spec.call_timeout > frontdoor.max_call_time >= frontdoor.call_timeout:
-        message = "is longer than frontdoor.max_call_time, which ends every call"
+        message = "is longer than frontdoor.max_call_time, so progress extends no call"
         yield Finding(("call_timeout",), message, "raise frontdoor.max_call_time, or lower this", fatal=False)
     for index, root in enumerate(spec.roots):
         yield from _check_root(index, root)
@@ -82,12 +82,12 @@ def check_server(spec: ServerSpec, frontdoor: FrontdoorSettings) -> Iterator[Fin
 def limit_can_be_hit(spec: ServerSpec) -> bool:
     """Whether `start_limit_burst` automatic starts fit in the interval if each run ends at once and delays are short.
 
-    The n-th delay is `delay·(max/delay)^(min(n,steps)/steps)`, at the least half of it (equal jitter); the first of
-    the starts opens the window, so its own delay does not count.
+    The first of the starts costs no delay, and opens the window. After that the delays are
+    `delay·(max/delay)^(min(n,steps)/steps)` for n from 0, at the least half of that (equal jitter).
     """
     growth = spec.restart_max_delay / spec.restart_delay
     elapsed = 0.0
-    for number in range(1, spec.start_limit_burst):
+    for number in range(spec.start_limit_burst - 1):
         elapsed += 0.5 * spec.restart_delay * growth ** (min(number, spec.restart_steps) / spec.restart_steps)
         if elapsed > spec.start_limit_interval:
             return False

@@ -34,6 +34,11 @@ LIVE_KEYS: Final = frozenset(
     }
 )
 
+# Settings that the router takes over with the registry.
+LIVE_SETTINGS: Final = frozenset(
+    {"frontdoor.separator", "frontdoor.call_timeout", "frontdoor.max_call_time", "frontdoor.input_timeout"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -47,18 +52,23 @@ class Changes:
     """Servers whose changed keys take effect in the running process."""
     views: tuple[str, ...]
     """Views that are new, gone or different; live."""
+    settings: tuple[str, ...]
+    """Settings, such as `frontdoor.input_timeout`, that take effect at once."""
     daemon: tuple[str, ...]
     """Settings, such as `frontdoor.port`, that take effect when the daemon is started again."""
     unchanged: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.restart or self.live or self.views or self.daemon)
+        return bool(
+            self.added or self.removed or self.restart or self.live or self.views or self.settings or self.daemon
+        )
 
 
 def diff(old: Registry, new: Registry) -> Changes:
     """Compare values, not text: a reordered file or a default that is written out changes nothing."""
     restart: dict[str, tuple[str, ...]] = {}
     live: dict[str, tuple[str, ...]] = {}
+    settings = _setting_keys(old, new)
     kept = [name for name in new.servers if name in old.servers]
     for name in kept:
         keys = _server_keys(old, new, name)
@@ -72,7 +82,8 @@ def diff(old: Registry, new: Registry) -> Changes:
         restart=restart,
         live=live,
         views=tuple(name for name in {**old.views, **new.views} if old.views.get(name) != new.views.get(name)),
-        daemon=_setting_keys(old, new),
+        settings=tuple(key for key in settings if key in LIVE_SETTINGS),
+        daemon=tuple(key for key in settings if key not in LIVE_SETTINGS),
         unchanged=tuple(name for name in kept if name not in restart and name not in live),
     )
 

@@ -135,3 +135,12 @@ def test_settings_need_a_new_daemon():
 
     assert changes
     assert changes.daemon == ("daemon.log_level", "frontdoor.port")
+    assert changes.settings == ()
+
+
+def test_settings_of_the_router_take_effect_at_once():
+    changes = diff(registry(), registry(frontdoor=FrontdoorSettings(max_call_time=1, separator=".")))
+
+    assert changes
+    assert changes.settings == ("frontdoor.separator", "frontdoor.max_call_time")
+    assert changes.daemon == ()
