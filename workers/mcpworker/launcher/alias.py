@@ -100,9 +100,9 @@ class _AliasLoader(importlib.abc.Loader):
 def _check_interpreter() -> None:
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if not missing:
-        import importlib.metadata
+        from importlib import metadata
 
-        version = importlib.metadata.version("mcp")
+        version = metadata.version("mcp")
         if version.split(".")[0] != "2":
             missing = [f"{NEEDED['mcp']} (there is {version})"]
     if missing:
