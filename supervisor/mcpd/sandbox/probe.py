@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +33,16 @@ def probe(bwrap: str | None = None) -> SandboxFacts:
             None, name, f"bubblewrap cannot make a pid namespace here: {_last_line(tried)}{_hint(tried)}"
         )
     return SandboxFacts(found, name, "")
+
+
+def find_launcher() -> str | None:
+    """The program that runs script files, to be run by its path; None where mcpworker is not installed."""
+    found = importlib.util.find_spec("mcpworker")  # of a top-level package: nothing is imported
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        path = os.path.join(folder, "launcher", "__main__.py")
+        if os.path.isfile(path):
+            return path
+    return None
 
 
 def _run(argv: tuple[str, ...]) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,9 @@ from support.processes import FAST, Lifeline, household, launch_plan, script
 
 pytestmark = pytest.mark.anyio
 
+PATIENT = StopLadder(5, 5, 5)
+"""For children that take the first hint: a machine under load must not make it the second."""
+
 
 async def test_what_is_offered_comes_back_in_order(tmp_path: Path, contained: bool) -> None:
     async with household(tmp_path, contained=contained) as home:
@@ -102,7 +105,7 @@ async def test_closed_stdout_of_a_living_process_is_told(tmp_path: Path, contain
         await heard.until(lambda: heard.stdout_is_closed)
         assert heard.frames == [b"last words"]
         assert child.status is None
-        assert (await child.stop(FAST)).rung is Rung.STDIN_CLOSED
+        assert (await child.stop(PATIENT)).rung is Rung.STDIN_CLOSED
 
 
 async def test_closed_stdin_is_told_and_refuses_frames(tmp_path: Path, contained: bool) -> None:
@@ -127,7 +130,7 @@ async def test_child_that_stops_reading_fills_a_bounded_queue_and_can_be_stopped
             await asyncio.sleep(0)
         assert 1_000_000 < taken < 1_300_000
         assert child.queued <= 1 << 20
-        outcome = await child.stop(FAST)
+        outcome = await child.stop(StopLadder(0.1, 5, 5))
         assert outcome.rung is Rung.TERMINATED
         assert outcome.status == ExitStatus(signal=signal.SIGTERM)
 
@@ -154,22 +157,22 @@ async def _drained(child: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("habit", "rung", "status"),
+    ("habit", "ladder", "rung", "status"),
     [
-        ("echo.py", Rung.STDIN_CLOSED, ExitStatus(code=0)),
-        ("ignores_eof.py", Rung.TERMINATED, ExitStatus(code=7)),
-        ("ignores_term.py", Rung.KILLED, ExitStatus(signal=signal.SIGKILL)),
+        ("echo.py", PATIENT, Rung.STDIN_CLOSED, ExitStatus(code=0)),
+        ("ignores_eof.py", StopLadder(0.2, 5, 5), Rung.TERMINATED, ExitStatus(code=7)),
+        ("ignores_term.py", StopLadder(0.2, 0.2, 5), Rung.KILLED, ExitStatus(signal=signal.SIGKILL)),
     ],
 )
 async def test_ladder_goes_down_as_far_as_needed(
-    tmp_path: Path, contained: bool, habit: str, rung: Rung, status: ExitStatus
+    tmp_path: Path, contained: bool, habit: str, ladder: StopLadder, rung: Rung, status: ExitStatus
 ) -> None:
     async with household(tmp_path, contained=contained) as home:
         child, heard = home.spawn(habit)
         if habit != "echo.py":
             await heard.until_frames(1)
 
-        outcome = await child.stop(StopLadder(0.3, 0.3, 5))
+        outcome = await child.stop(ladder)
         assert (outcome.rung, outcome.status, outcome.left) == (rung, status, 0)
         assert heard.exits == 1
 
@@ -232,7 +235,7 @@ async def test_grandchildren_end_with_a_stop(tmp_path: Path, contained: bool, ho
         child, heard = home.spawn("leaves_grandchild.py", str(lifeline.path), how, "wait")
         await heard.until_frames(1)
 
-        outcome = await child.stop(FAST)
+        outcome = await child.stop(PATIENT)
         assert (outcome.rung, outcome.left) == (Rung.STDIN_CLOSED, 0)
         await lifeline.cut()
     lifeline.close()

@@ -24,7 +24,7 @@ TESTS = CHILDREN.parent
 @contextmanager
 def parent(mode: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """`support.parent`, ended with the test in any case."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TESTS)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
     command = (sys.executable, "-m", "support.parent", mode, *args)
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     try:

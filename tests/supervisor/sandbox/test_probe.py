@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mcpd.sandbox import probe as probing
-from mcpd.sandbox.probe import probe
+from mcpd.sandbox.probe import find_launcher, probe
 
 
 def tool(path: Path, text: str) -> str:
@@ -62,3 +64,24 @@ def test_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_tool_that_cannot_be_executed_is_not_used(tmp_path: Path) -> None:
     assert "No such file" in probe(str(tmp_path / "bwrap")).reason
+
+
+def test_launcher_is_found_and_runs_a_file_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text("import sys; sys.stderr.write('hello ' + sys.argv[1])")
+    launcher = find_launcher()
+    assert launcher is not None
+
+    done = subprocess.run(
+        [sys.executable, launcher, tmp_path / "hello.py", "you"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "hello you")
+
+
+def test_no_launcher_where_the_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    assert find_launcher() is None
