@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mcpd.process import tree
-from mcpd.process.exits import ExitStatus, from_bubblewrap, from_wait
+from mcpd.process.exits import ExitStatus, failed, from_bubblewrap, from_wait
 from mcpd.process.pipes import QUEUE_LIMIT, FrameReader, FrameWriter, read_some
 from mcpd.process.stderr import StderrLog, StderrPump
 from mcpd.process.stop import Ending, StopLadder, StopOutcome
@@ -287,7 +287,7 @@ class Child:
         if self._wrapped:
             return from_bubblewrap(status, self._reported, self._stderr.tail)
         if self._exec_error is not None:
-            return ExitStatus(code=status.code, failure="exec", detail=self._exec_error)
+            return failed(status.code, "exec", self._exec_error)
         return status
 
     def _close_status(self) -> None:

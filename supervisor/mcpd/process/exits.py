@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 from dataclasses import dataclass
 from typing import Literal
 
-Failure = Literal["exec", "sandbox"]
-Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox"]
+Failure = Literal["exec", "sandbox", "resources"]
+Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox", "resources"]
 
 EXEC_MARK = "mcpd-exec"
 """The name under which the shell runs that executes the server inside: its complaints begin with it."""
@@ -17,6 +18,9 @@ EXEC_MARK = "mcpd-exec"
 _EXEC_FAILED = re.compile(rb"^bwrap: (execvp .*|Can't chdir to .*)$", re.MULTILINE)
 _SHELL_EXEC_FAILED = re.compile(rb"^" + EXEC_MARK.encode() + rb": (?:line )?\d+: (?:exec: )?(.*)\s*\Z", re.MULTILINE)
 _SHELL_CODES = (126, 127)
+_FAILURES = {"exec": "could not be executed", "sandbox": "the sandbox failed", "resources": "could not be started"}
+_SHORTAGES = tuple(map(os.strerror, (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)))
+"""What is said where it is no fault of the command or the sandbox, and may go well the next time."""
 _BWRAP_FAILED = re.compile(rb"^bwrap: (.*)$", re.MULTILINE)
 
 
@@ -40,7 +44,7 @@ class ExitStatus:
 
     def __str__(self) -> str:
         if self.failure is not None:
-            return f"{'could not be executed' if self.failure == 'exec' else 'the sandbox failed'}: {self.detail}"
+            return f"{_FAILURES[self.failure]}: {self.detail}"
         if self.signal is not None:
             return f"killed by {_signal_name(self.signal)}{', core dumped' if self.core else ''}"
         return f"exit code {self.code}"
@@ -61,7 +65,7 @@ def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) ->
     that ended by itself without it failed before, and its last words on stderr tell at what.
     """
     if reported in _SHELL_CODES and (refused := _SHELL_EXEC_FAILED.search(stderr)):
-        return ExitStatus(code=reported, failure="exec", detail=_text(refused[1]))
+        return failed(reported, "exec", _text(refused[1]))
     if reported is not None:
         number = reported - 128
         return ExitStatus(signal=number) if 0 < number < signal.NSIG else ExitStatus(code=reported)
@@ -69,10 +73,15 @@ def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) ->
         return wrapper
     executing = _EXEC_FAILED.findall(stderr)
     if executing:
-        return ExitStatus(code=wrapper.code, failure="exec", detail=_text(executing[-1]))
+        return failed(wrapper.code, "exec", _text(executing[-1]))
     words = _BWRAP_FAILED.findall(stderr)
     detail = _text(words[-1]) if words else f"bubblewrap ended with exit code {wrapper.code} and said nothing"
-    return ExitStatus(code=wrapper.code, failure="sandbox", detail=detail)
+    return failed(wrapper.code, "sandbox", detail)
+
+
+def failed(code: int | None, failure: Failure, detail: str) -> ExitStatus:
+    """The server never ran; where something was merely short, that is the reason."""
+    return ExitStatus(code=code, failure="resources" if detail.endswith(_SHORTAGES) else failure, detail=detail)
 
 
 def _text(line: bytes) -> str:

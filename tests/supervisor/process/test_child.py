@@ -347,7 +347,7 @@ async def test_hundred_children_one_after_another_leave_nothing(tmp_path: Path) 
     async with household(tmp_path) as home:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(100):
-            child, heard = home.spawn("ends_with.py", "0", log=home.logs[0])
+            child, heard = home.spawn_plan(launch_plan("/bin/true"), home.logs[0])
             await heard.until_exit()
             await child.stop(FAST)
         assert len(os.listdir("/proc/self/fd")) <= before

@@ -17,6 +17,7 @@ from mcpd.process.exits import ExitStatus, from_bubblewrap
         (ExitStatus(signal=40), "signal", "killed by signal 40"),
         (ExitStatus(code=127, failure="exec", detail="x: not found"), "exec", "could not be executed: x: not found"),
         (ExitStatus(code=1, failure="sandbox", detail="no"), "sandbox", "the sandbox failed: no"),
+        (ExitStatus(code=1, failure="resources", detail="no"), "resources", "could not be started: no"),
     ],
 )
 def test_status_has_one_of_systemds_words(status: ExitStatus, result: str, text: str) -> None:
@@ -67,6 +68,16 @@ def test_status_has_one_of_systemds_words(status: ExitStatus, result: str, text:
             126,
             b"mcpd-exec: line 1: /x: Permission denied\n",
             ExitStatus(code=126, failure="exec", detail="/x: Permission denied"),
+        ),
+        (
+            ExitStatus(code=1),
+            None,
+            b"bwrap: Creating new namespace failed: Resource temporarily unavailable\n",
+            ExitStatus(
+                code=1,
+                failure="resources",
+                detail="Creating new namespace failed: Resource temporarily unavailable",
+            ),
         ),
         (ExitStatus(code=127), 127, b"mcpd-exec: 1: exec: x: not found\nmore\n", ExitStatus(code=127)),
         (ExitStatus(code=5), 5, b"mcpd-exec: 1: exec: node: not found\n", ExitStatus(code=5)),
