@@ -255,17 +255,17 @@ async def test_bytes_are_a_blob(client: Client) -> None:
 
 
 async def test_unknown_resource_is_named(client: Client) -> None:
-    with pytest.raises(MCPError, match="^Unknown resource: data://nonsense$"):
+    with pytest.raises(MCPError, match=r"^Unknown resource: data://nonsense$"):
         await client.read_resource("data://nonsense")
 
 
 async def test_failing_resource_says_why(client: Client) -> None:
-    with pytest.raises(MCPError, match="^Error reading resource broken://x: no disk$"):
+    with pytest.raises(MCPError, match=r"^Error reading resource broken://x: no disk$"):
         await client.read_resource("broken://x")
 
 
 async def test_parameter_that_climbs_out_is_refused(client: Client) -> None:
-    with pytest.raises(MCPError, match="holds '..', an absolute path or NUL"):
+    with pytest.raises(MCPError, match=r"holds '..', an absolute path or NUL"):
         await client.read_resource("tree://a/../../etc/passwd")
 
 
@@ -298,12 +298,12 @@ async def test_prompt_may_ask_the_user(client: Client) -> None:
 
 
 async def test_missing_prompt_argument_is_named(client: Client) -> None:
-    with pytest.raises(MCPError, match="Missing required arguments: {'points'}"):
+    with pytest.raises(MCPError, match=r"Missing required arguments: {'points'}"):
         await client.get_prompt("analyze")
 
 
 async def test_unknown_prompt_is_named(client: Client) -> None:
-    with pytest.raises(MCPError, match="^Unknown prompt: nonsense$"):
+    with pytest.raises(MCPError, match=r"^Unknown prompt: nonsense$"):
         await client.get_prompt("nonsense")
 
 
