@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from msgspec import Raw
 
@@ -28,6 +28,7 @@ from mcpd.wire.jsonrpc import Message, WireError
 
 MAX_SESSIONS = 10_000
 TICK = 1.0
+Opened: TypeAlias = Any  # a session that `open_session` returned; the front door knows only part of what it is
 
 
 class Relay:
@@ -63,7 +64,7 @@ class Relay:
         """The open session of that id."""
         return self._state.sessions.get(id)
 
-    def submit(self, session: Session, message: Message, sink: Any) -> None:
+    def submit(self, session: Opened, message: Message, sink: Any) -> None:
         """Take one message of a client; raises Overloaded with nothing done."""
         effects = self._router.from_client(session, message, sink, self._clock.monotonic())
         for effect in effects:
@@ -75,7 +76,7 @@ class Relay:
             else:
                 self._do(effect)
 
-    def close_session(self, session: Session) -> None:
+    def close_session(self, session: Opened) -> None:
         """The client is gone for good."""
         self._execute(self._router.close_session(session, self._clock.monotonic()))
 

@@ -251,7 +251,7 @@ class Lifecycle:
         self.last_exit = exit
         record = Record(exit, self.generation)
         if goal is not Goal.POLICY:
-            return _at_rest(self.phase, goal, at), [record], str(exit)
+            return _at_rest(self.phase, goal, at), [record], "starting again" if goal is Goal.START else str(exit)
         if not restarts(self._restart, exit.result):
             return Failed(at, exit), [record], str(exit)
         match self._backoff.failed(at, luck):

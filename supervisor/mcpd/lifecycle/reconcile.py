@@ -24,11 +24,23 @@ class Wish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """An instance that is there."""
+    """An instance that is there. `state`: where it is, or where it is going if somebody decided that already."""
 
     server: str
     state: State
     spec: ServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is to be done once, beyond what the registry and wishes say of good. All are names of servers."""
+
+    replace: Set[str] = frozenset()
+    """Their changed entries need new processes."""
+    start: Set[str] = frozenset()
+    """An operator wants them started now, whatever became of earlier tries."""
+    restart: Set[str] = frozenset()
+    """An operator wants them stopped and started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,15 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Raise:
-    """To be started."""
+    """To be started; `asked`: by an operator, so that earlier failures do not count."""
+
+    key: str
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """To be stopped and started."""
 
     key: str
 
@@ -70,8 +90,9 @@ class Lower:
     disabled: bool
 
 
-Action: TypeAlias = Create | Remove | Adopt | Raise | Lower
+Action: TypeAlias = Create | Remove | Adopt | Raise | Renew | Lower
 
+_NO_ORDERS = Orders()
 _DOWN = frozenset({State.STOPPED, State.DISABLED})
 
 
@@ -84,11 +105,11 @@ def reconcile(
     wanted: Mapping[str, ServerSpec],
     wishes: Mapping[str, Wish],
     observed: Mapping[str, Observed],
-    restart: Set[str] = frozenset(),
+    orders: Orders = _NO_ORDERS,
 ) -> list[Action]:
-    """The actions, in the registry's order, removals first. `restart` names the servers that a changed entry replaces.
+    """The actions, in the registry's order, removals first.
 
-    Carried out and observed again, it leads to no further action.
+    Carried out and observed again, they leave nothing to do (but for new orders).
     """
     keys = {key: spec for spec in wanted.values() for key in instance_keys(spec)}
     actions: list[Action] = [Remove(key) for key in observed if key not in keys]
@@ -97,19 +118,23 @@ def reconcile(
         if seen is None:
             actions.append(Create(key, spec))
         elif seen.spec != spec:
-            actions.append(Adopt(key, spec, restart=spec.name in restart))
-        actions.extend(_course(key, spec, wishes.get(spec.name), seen, changed=spec.name in restart))
+            actions.append(Adopt(key, spec, restart=spec.name in orders.replace))
+        state = State.STOPPED if seen is None else seen.state
+        actions.extend(_course(key, spec, wishes.get(spec.name), state, orders))
     return actions
 
 
-def _course(key: str, spec: ServerSpec, wish: Wish | None, seen: Observed | None, changed: bool) -> list[Action]:
+def _course(key: str, spec: ServerSpec, wish: Wish | None, state: State, orders: Orders) -> list[Action]:
     """Up or down, for one instance."""
-    state = State.STOPPED if seen is None else seen.state
     if not spec.enabled:
         return [] if state is State.DISABLED else [Lower(key, disabled=True)]
     if wish is Wish.DOWN:
         return [] if state is State.STOPPED else [Lower(key, disabled=False)]
+    if spec.name in orders.restart:
+        return [Renew(key)]
+    if spec.name in orders.start:
+        return [Raise(key, asked=True)]
     if state in _DOWN or (state is State.IDLE and spec.activation == "eager"):
         return [Raise(key)]
     # A failed one stays so until somebody asks, or its entry is another; a live one that changed is `Adopt`'s.
-    return [Raise(key)] if state is State.FAILED and changed else []
+    return [Raise(key)] if state is State.FAILED and spec.name in orders.replace else []

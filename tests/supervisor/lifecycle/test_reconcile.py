@@ -13,8 +13,10 @@ from mcpd.lifecycle.reconcile import (
     Create,
     Lower,
     Observed,
+    Orders,
     Raise,
     Remove,
+    Renew,
     Wish,
     instance_keys,
     reconcile,
@@ -88,15 +90,24 @@ def test_an_enabled_server_that_was_disabled_is_raised() -> None:
 def test_a_changed_entry_restarts_only_where_it_must() -> None:
     changed = spec(args=("-v",))
 
-    assert reconcile({"time": changed}, {}, seen(State.READY), {"time"}) == [Adopt("time", changed, restart=True)]
+    assert reconcile({"time": changed}, {}, seen(State.READY), Orders(replace={"time"})) == [
+        Adopt("time", changed, restart=True)
+    ]
     assert reconcile({"time": changed}, {}, seen(State.READY)) == [Adopt("time", changed, restart=False)]
 
 
 def test_a_failed_server_is_raised_by_a_changed_entry_only() -> None:
     changed = spec(args=("-v",))
 
-    assert reconcile({"time": changed}, {}, seen(State.FAILED), {"time"})[-1] == Raise("time")
+    assert reconcile({"time": changed}, {}, seen(State.FAILED), Orders(replace={"time"}))[-1] == Raise("time")
     assert reconcile({"time": spec()}, {}, seen(State.FAILED)) == []
+
+
+def test_an_operators_start_and_restart_go_to_servers_in_any_state_but_not_to_those_that_are_to_be_down() -> None:
+    assert reconcile({"time": spec()}, {}, seen(State.FAILED), Orders(start={"time"})) == [Raise("time", asked=True)]
+    assert reconcile({"time": spec()}, {}, seen(State.READY), Orders(restart={"time"})) == [Renew("time")]
+    off = spec(enabled=False)
+    assert reconcile({"time": off}, {}, seen(State.DISABLED, off), Orders(start={"time"}, restart={"time"})) == []
 
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -117,7 +128,7 @@ def carried_out(observed: dict[str, Observed], actions: list[Action]) -> dict[st
                 del after[key]
             case Adopt(key, entry, _):
                 after[key] = Observed(entry.name, after[key].state, entry)
-            case Raise(key):
+            case Raise(key) | Renew(key):
                 after[key] = Observed(after[key].server, State.READY, after[key].spec)
             case Lower(key, disabled):
                 state = State.DISABLED if disabled else State.STOPPED
@@ -137,6 +148,6 @@ def test_once_carried_out_nothing_is_left_to_do(
     registry = {entry.name: entry for entry in wanted}
     before = {key: Observed(entry.name, state, entry) for entry, state in observed for key in instance_keys(entry)}
 
-    actions = reconcile(registry, wishes, before, restart)
+    actions = reconcile(registry, wishes, before, Orders(replace=restart))
 
     assert reconcile(registry, wishes, carried_out(before, actions)) == []

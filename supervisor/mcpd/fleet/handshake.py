@@ -1,0 +1,190 @@
+"""The first conversation with a new process: `initialize`, then all pages of the lists that it says it has.
+
+Sources: 2025-11-25 basic/lifecycle and server/utilities/pagination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from mcpd.errors import ServerFault
+from mcpd.fleet.calls import ErrorAnswer, OwnCalls
+from mcpd.routing.info import LIST_KINDS, ListKind, Lists, ServerInfo
+from mcpd.wire import eras, jsonrpc, methods
+from mcpd.wire.jsonrpc import Message, WireError
+
+MAX_PAGES: Final = 1000
+MAX_ENTRIES: Final = 10_000
+MAX_LIST_BYTES: Final = 32 * 1024 * 1024
+
+_METHODS: Final[dict[ListKind, str]] = {
+    "tools": methods.TOOLS_LIST,
+    "prompts": methods.PROMPTS_LIST,
+    "resources": methods.RESOURCES_LIST,
+    "templates": methods.TEMPLATES_LIST,
+}
+_MEMBERS: Final[dict[ListKind, str]] = {
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "templates": "resourceTemplates",
+}
+_CAPABILITIES: Final[dict[ListKind, str]] = {
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "templates": "resources",
+}
+
+
+async def shake_hands(calls: OwnCalls, version: str, with_roots: bool, note: Callable[[str], None]) -> ServerInfo:
+    """Initialise a server as a client named mcpd would, and learn its lists.
+
+    It is told of sampling and elicitation, which clients of the front door may have; of roots only where the registry
+    has some for it. `note` gets what is odd but no reason to end it. Raises ServerFault if it cannot be used.
+    """
+    result = await calls.request(methods.INITIALIZE, jsonrpc.dump(_initialize_params(version, with_roots)))
+    calls.notify(methods.INITIALIZED)
+    try:
+        found = jsonrpc.members(result)
+        revision = jsonrpc.text(found["protocolVersion"])
+        capabilities = {name: bytes(raw) for name, raw in jsonrpc.members(found["capabilities"]).items()}
+        instructions = jsonrpc.text(found["instructions"]) if "instructions" in found else None
+    except KeyError as missing:
+        raise ServerFault(f"its answer to initialize has no {missing}") from None
+    except WireError as problem:
+        raise ServerFault(f"its answer to initialize makes no sense: {problem}") from None
+    if revision not in eras.HANDSHAKE_REVISIONS:
+        known = ", ".join(eras.HANDSHAKE_REVISIONS)
+        raise ServerFault(f"it answered initialize with the revision {revision!r}; mcpd speaks {known}")
+    kinds = [kind for kind in LIST_KINDS if _CAPABILITIES[kind] in capabilities]
+    return ServerInfo(
+        protocol_version=revision,
+        result=result,
+        capabilities=capabilities,
+        server_info=bytes(found.get("serverInfo", b"{}")),
+        instructions=instructions,
+        lists=await fetch_lists(calls, kinds, Lists(), note),
+    )
+
+
+def _initialize_params(version: str, with_roots: bool) -> dict[str, Any]:
+    capabilities: dict[str, Any] = {"sampling": {}, "elicitation": {"form": {}, "url": {}}}
+    if with_roots:
+        capabilities["roots"] = {"listChanged": False}
+    return {
+        "protocolVersion": eras.LATEST_HANDSHAKE,
+        "capabilities": capabilities,
+        "clientInfo": {"name": "mcpd", "version": version},
+    }
+
+
+async def fetch_lists(
+    calls: OwnCalls,
+    kinds: Iterable[ListKind],
+    known: Lists,
+    note: Callable[[str], None],
+    timeout: float | None = None,
+) -> Lists:
+    """`known` with the lists of `kinds` fetched anew; `timeout` is for each page.
+
+    A server that has no such method has an empty list. One that cannot tell its tools is of no use: ServerFault; for
+    the other kinds an error answer is noted and what was known stays.
+    """
+    lists: dict[ListKind, tuple[bytes, ...]] = {kind: getattr(known, kind) for kind in LIST_KINDS}
+    for kind in kinds:
+        try:
+            lists[kind] = await _all_pages(calls, kind, note, timeout)
+        except ErrorAnswer as refused:
+            if refused.code == methods.METHOD_NOT_FOUND:
+                lists[kind] = ()
+            elif kind == "tools":
+                raise
+            else:
+                note(str(refused))
+    return Lists(**lists)
+
+
+async def _all_pages(
+    calls: OwnCalls, kind: ListKind, note: Callable[[str], None], timeout: float | None
+) -> tuple[bytes, ...]:
+    entries: list[bytes] = []
+    size = 0
+    cursor: bytes | None = None
+    seen: set[bytes] = set()
+    for _ in range(MAX_PAGES):
+        params = b"{}" if cursor is None else b'{"cursor":%b}' % cursor
+        page, cursor = _page(kind, await calls.request(_METHODS[kind], params, timeout), note)
+        entries += page
+        size += sum(map(len, page))
+        if len(entries) > MAX_ENTRIES or size > MAX_LIST_BYTES:
+            raise ServerFault(f"{_METHODS[kind]} has over {MAX_ENTRIES} entries or {MAX_LIST_BYTES >> 20} MiB")
+        if cursor is None:
+            return tuple(entries)
+        if cursor in seen:
+            raise ServerFault(f"{_METHODS[kind]} gave the cursor {cursor.decode(errors='replace')} twice: no end of it")
+        seen.add(cursor)
+    raise ServerFault(f"{_METHODS[kind]} has over {MAX_PAGES} pages")
+
+
+def _page(kind: ListKind, result: bytes, note: Callable[[str], None]) -> tuple[list[bytes], bytes | None]:
+    """The entries of one page and the cursor of the next. What is no object is left out, and that is noted."""
+    try:
+        found = jsonrpc.members(result)
+        raw = jsonrpc.array_items(found[_MEMBERS[kind]])
+    except (WireError, KeyError):
+        raise ServerFault(f"its answer to {_METHODS[kind]} has no array {_MEMBERS[kind]!r}") from None
+    entries = [entry for entry in raw if entry[:1] == b"{"]
+    if len(entries) < len(raw):
+        note(f"{_METHODS[kind]}: {len(raw) - len(entries)} entries are no objects; left out")
+    cursor = bytes(found.get("nextCursor", b"null"))
+    return entries, None if cursor in (b"null", b'""') else cursor
+
+
+class Lobby:
+    """Takes a process's frames until it is READY: its answers to mcpd, and the few things that it may ask by then.
+
+    2025-11-25, lifecycle: before `initialized` a server should send nothing but pings and log messages; servers do ask
+    for roots.
+    """
+
+    def __init__(
+        self,
+        calls: OwnCalls,
+        roots: Iterable[str],
+        *,
+        noise: Callable[[bytes], None],
+        stale: Callable[[str], None],
+        said: Callable[[bytes], None],
+    ) -> None:
+        """`stale` gets the kind of a list that changed meanwhile, `said` a log message."""
+        self._calls = calls
+        self._roots = tuple(roots)
+        self._noise = noise
+        self._stale = stale
+        self._said = said
+
+    def receive(self, frame: bytes) -> None:
+        try:
+            message = jsonrpc.decode(frame)
+        except WireError:
+            self._noise(frame)
+            return
+        if message.is_response:
+            if not self._calls.answer(message):
+                self._noise(frame)
+        elif message.is_request:
+            self._calls.offer(self._reply(message))
+        elif message.method in methods.LIST_CHANGED:
+            self._stale(methods.LIST_CHANGED[message.method])
+        elif message.method == methods.MESSAGE:
+            self._said(frame)
+
+    def _reply(self, message: Message) -> bytes:
+        id = bytes(message.id)
+        if message.method == methods.PING:
+            return jsonrpc.result(id, b"{}")
+        if message.method == methods.ROOTS_LIST:
+            return jsonrpc.result(id, jsonrpc.dump({"roots": [{"uri": uri} for uri in self._roots]}))
+        return jsonrpc.error(id, methods.INVALID_REQUEST, "no client is there yet: the handshake is not done")

@@ -1,0 +1,364 @@
+"""One process of an instance, from its start to its end: what it says becomes events of the instance's life.
+
+It owns the child, mcpd's own requests to it, its health and its place in the relay. Whether it is to live is not
+decided here: it reports, and is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Protocol
+
+import structlog
+
+from mcpd.clock import Clock
+from mcpd.config.registry import ServerSpec
+from mcpd.errors import CallTimeout, Overloaded, ServerFault
+from mcpd.fleet import probes
+from mcpd.fleet.calls import OwnCalls
+from mcpd.fleet.handshake import Lobby, fetch_lists, shake_hands
+from mcpd.fleet.link import InstanceLink
+from mcpd.fleet.relay import Relay
+from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Readied, Result, Unready
+from mcpd.lifecycle.health import NOISE_WINDOW, Evidence, Life, Liveness, NoiseMeter, Readiness
+from mcpd.process.child import Child
+from mcpd.process.exits import ExitStatus
+from mcpd.process.stderr import StderrLog
+from mcpd.routing.info import ListKind, ServerInfo
+from mcpd.wire.jsonrpc import Message
+
+BROKEN_GRACE = 0.1
+"""A process that ends closes its stdin a moment before its end is known; only one that lives on "closed its stdin"."""
+REFETCH_DELAY = 0.05
+"""List changes come in bursts; they are collected for this long."""
+REFETCH_TIMEOUT = 30.0
+SLOWEST_DRAIN_LOOK = 0.05
+
+_log = structlog.get_logger("mcpd.fleet")
+_KINDS: dict[str, tuple[ListKind, ...]] = {
+    "tools": ("tools",),
+    "prompts": ("prompts",),
+    "resources": ("resources", "templates"),
+}
+
+
+class _Stage(Enum):
+    LOBBY = auto()  # only mcpd speaks with it
+    SERVING = auto()
+    LEAVING = auto()  # in the relay still, for the calls that it has; its health does not matter any more
+    GONE = auto()
+
+
+class Tasks(Protocol):
+    """Starts a named task that somebody else owns."""
+
+    def __call__(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
+
+
+class Incarnation:
+    """A `process.child.ChildEvents`; `child` is set by whoever started it, before the loop goes on."""
+
+    child: Child
+
+    def __init__(
+        self,
+        key: str,
+        spec: ServerSpec,
+        generation: int,
+        *,
+        relay: Relay,
+        clock: Clock,
+        log: StderrLog,
+        isolation: str,
+        post: Callable[[Event], None],
+        tasks: Tasks,
+    ) -> None:
+        self.key = key
+        self.spec = spec
+        self.generation = generation
+        self.isolation = isolation
+        self.info: ServerInfo | None = None
+        self.meter = NoiseMeter()
+        self.life = Life.ALIVE
+        self.started_at = clock.wall()
+        self._relay = relay
+        self._clock = clock
+        self._log = log
+        self._post = post
+        self._start = tasks
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._last_byte = clock.monotonic()
+        self._calls = OwnCalls(self._offer)
+        self._lobby = Lobby(
+            self._calls, spec.roots, noise=self.noise_frame, stale=self.list_changed, said=self.server_said
+        )
+        self._receive: Callable[[bytes], None] = self._lobby.receive
+        self.patient = True
+        """Whether its stop may take the time that its entry gives it."""
+        self._stage = _Stage.LOBBY
+        self._suspended = False
+        self._noise_timer: asyncio.TimerHandle | None = None
+        self._liveness = Liveness(spec.liveness, spec.call_timeout)
+        self._readiness = Readiness(spec.readiness)
+        self._stale: set[str] = set()
+        self._refetching = False
+
+    # -- Told by the process -----------------------------------------------------------------------------------------
+
+    def frame(self, frame: bytes) -> None:
+        self._last_byte = self._clock.monotonic()
+        self._receive(frame)
+
+    def noise(self, kind: str, sample: bytes) -> None:
+        self._last_byte = at = self._clock.monotonic()
+        self._log.noise(b"[%b line] %b" % (kind.encode(), sample))
+        self.meter.heard(at, overlong=kind == "overlong")
+        self._heed_noise(at)
+
+    def noise_frame(self, frame: bytes) -> None:
+        """A line that is no message, or one that nobody asked for."""
+        at = self._clock.monotonic()
+        self._log.noise(frame)
+        self.meter.heard(at)
+        self._heed_noise(at)
+
+    def stdout_closed(self) -> None:
+        self._condemn(Result.PROTOCOL, "it closed its stdout and lives on")
+
+    def stdin_broken(self) -> None:
+        self._later(BROKEN_GRACE, functools.partial(self._condemn, Result.PROTOCOL, "it closed its stdin and lives on"))
+
+    def exited(self, status: ExitStatus) -> None:
+        self._post(Exited(self._clock.monotonic(), Result(status.result), str(status)))
+
+    # -- Told by the instance ----------------------------------------------------------------------------------------
+
+    def begin(self, version: str) -> None:
+        """The process runs: speak with it. Initialized or Condemned is posted in the end."""
+        self._run(self._initialize(version), "handshake")
+
+    def admit(self) -> None:
+        """The handshake is done: it may have calls."""
+        assert self.info is not None
+        link = InstanceLink(
+            key=self.key,
+            server=self.spec.name,
+            generation=self.generation,
+            offer=self.child.offer,
+            own_answer=self._own_answer,
+            noise=self.noise_frame,
+            info=self.info,
+        )
+        self._stage = _Stage.SERVING
+        self._receive = self._relay.attach(link)
+        self._last_byte = self._clock.monotonic()
+        self._watch()
+        self._heed_noise(self._last_byte)
+        if self._stale:
+            self._refetch_soon()
+
+    def suspend(self) -> None:
+        """No new calls for now."""
+        self._suspended = True
+        self._relay.drain(self.key)
+
+    def resume(self) -> None:
+        self._suspended = False
+        self._relay.resume(self.key)
+
+    def adopt(self, spec: ServerSpec) -> None:
+        """Its entry changed in ways that the process does not see."""
+        probed = (self.spec.liveness, self.spec.readiness, self.spec.call_timeout)
+        self.spec = spec
+        if self._stage is _Stage.SERVING and probed != (spec.liveness, spec.readiness, spec.call_timeout):
+            self._liveness = Liveness(spec.liveness, spec.call_timeout)
+            self._readiness = Readiness(spec.readiness)
+            self._cancel("liveness", "readiness")
+            self._watch()
+
+    def leave(self) -> None:
+        """It is about to be stopped: no new calls, and nobody asks how it is."""
+        self._stop_tasks()
+        if self._stage is _Stage.SERVING:
+            self._stage = _Stage.LEAVING
+            self._relay.drain(self.key)
+
+    async def drained(self) -> None:
+        """Return when no call is in flight, when it has exited, or after `drain_timeout`."""
+        deadline = self._clock.monotonic() + self.spec.drain_timeout
+        pause = 0.001
+        while (
+            self._stage is _Stage.LEAVING
+            and self.patient
+            and self.child.status is None
+            and self._relay.in_flight(self.key)
+            and self._clock.monotonic() < deadline
+        ):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, SLOWEST_DRAIN_LOOK)
+
+    def detach(self, why: str) -> None:
+        """It answers nothing any more; may be called twice."""
+        was_in_relay = self._stage in (_Stage.SERVING, _Stage.LEAVING)
+        self._stage = _Stage.GONE
+        self._receive = self._ignore
+        self._calls.close(why)
+        self._stop_tasks()
+        if was_in_relay:
+            self._relay.detach(self.key, why)
+
+    # -- Told by the relay -------------------------------------------------------------------------------------------
+
+    def list_changed(self, kind: str) -> None:
+        """One of its lists is not what it was (`kind`: tools, prompts, resources)."""
+        self._stale.add(kind)
+        if self._stage is _Stage.SERVING:
+            self._refetch_soon()
+
+    def server_said(self, frame: bytes) -> None:
+        """A log message that belongs to no session."""
+        self._log.write(b"[message] " + frame + b"\n")
+
+    # -- In here -----------------------------------------------------------------------------------------------------
+
+    def _offer(self, frame: bytes) -> bool:
+        return self.child.offer(frame)
+
+    def _own_answer(self, message: Message) -> None:
+        self._calls.answer(message)  # one that comes too late is nobody's
+
+    def _ignore(self, frame: bytes) -> None:
+        """What it says while it is ended interests nobody."""
+
+    async def _initialize(self, version: str) -> None:
+        timeout = self.spec.start_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                self.info = await shake_hands(self._calls, version, bool(self.spec.roots), self._log.note)
+        except TimeoutError:
+            self._condemn(Result.TIMEOUT, f"not initialised within start_timeout ({timeout:g} s)")
+        except (ServerFault, Overloaded) as problem:
+            self._condemn(Result.PROTOCOL, str(problem))
+        else:
+            self._post(Initialized(self._clock.monotonic()))
+
+    def _condemn(self, result: Result, message: str) -> None:
+        self._post(Condemned(self._clock.monotonic(), result, message))
+
+    # health
+
+    def _watch(self) -> None:
+        spec = self.spec
+        both = spec.liveness == spec.readiness
+        heard = self._probed if both else self._probed_for_life
+        self._run(probes.probe_for_ever(spec.liveness, self._calls, self._clock, heard), "liveness")
+        if not both:
+            self._run(
+                probes.probe_for_ever(spec.readiness, self._calls, self._clock, self._probed_for_readiness), "readiness"
+            )
+
+    def _probed(self, asked_at: float, answered: bool) -> None:
+        self._probed_for_life(asked_at, answered)
+        self._probed_for_readiness(asked_at, answered)
+
+    def _probed_for_life(self, asked_at: float, answered: bool) -> None:
+        at = self._clock.monotonic()
+        oldest = self._relay.oldest_call(self.key)
+        if oldest is None and self._relay.in_flight(self.key):
+            oldest = asked_at  # it may still be at work on a call that its client has given up
+        self.life = self._liveness.judge(Evidence(at, asked_at, answered, self._last_byte, oldest))
+        if self.life is Life.DEAD:
+            silence = at - self._last_byte
+            text = f"{self._liveness.failures} pings in a row without a sign of life (silent for {silence:.1f} s)"
+            self._condemn(Result.WATCHDOG, text)
+        elif self.life is Life.WEDGED:
+            text = f"wedged: silent for {at - self._last_byte:.1f} s with calls in flight (call_timeout is over)"
+            self._condemn(Result.WATCHDOG, text)
+
+    def _probed_for_readiness(self, asked_at: float, answered: bool) -> None:
+        was = self._readiness.ready
+        if self._readiness.judge(answered) != was:
+            self._tell_readiness(self._clock.monotonic())
+
+    def _heed_noise(self, at: float) -> None:
+        if self.meter.hopeless(at):
+            self._condemn(Result.PROTOCOL, "overlong lines on stdout, again and again")
+        elif self._stage is _Stage.SERVING and self.meter.too_much(at):
+            self._tell_readiness(at)
+
+    def _tell_readiness(self, at: float) -> None:
+        if self._stage is not _Stage.SERVING:
+            return
+        if self.meter.too_much(at):
+            if self._noise_timer is None:
+                self._post(Unready(at, "protocol: too much on stdout that is no message"))
+                self._noise_timer = self._later(NOISE_WINDOW, self._noise_is_old)
+        elif not self._readiness.ready:
+            self._post(Unready(at, f"{self.spec.readiness.failure_threshold} readiness probes in a row failed"))
+        elif self._suspended:
+            self._post(Readied(at))
+
+    def _noise_is_old(self) -> None:
+        self._noise_timer = None
+        self._tell_readiness(self._clock.monotonic())
+
+    # lists
+
+    def _refetch_soon(self) -> None:
+        if not self._refetching:
+            self._refetching = True
+            self._run(self._refetch(), "lists")
+
+    async def _refetch(self) -> None:
+        assert self.info is not None
+        try:
+            while self._stale:
+                await asyncio.sleep(REFETCH_DELAY)
+                kinds = [kind for stale in sorted(self._stale) for kind in _KINDS[stale]]
+                self._stale.clear()
+                lists = await fetch_lists(self._calls, kinds, self.info.lists, self._log.note, REFETCH_TIMEOUT)
+                self.info = replace(self.info, lists=lists)
+                self._relay.catalogue(self.key, lists)
+        except (ServerFault, CallTimeout, Overloaded) as problem:
+            self._log.note(f"its changed lists could not be fetched, the old ones stay: {problem}")
+            _log.warning("instance.lists_stale", instance=self.key, problem=str(problem))
+        finally:
+            self._refetching = False
+
+    # tasks
+
+    def _run(self, work: Coroutine[object, object, None], what: str) -> None:
+        task = self._start(self._guarded(work), f"{what}:{self.key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
+        """An error of mcpd's own costs this process, not its neighbours."""
+        try:
+            await work
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it must not end the group that all tasks share
+            _log.exception("instance.bug", instance=self.key)
+            self._condemn(Result.RESOURCES, f"internal error: {bug!r}")
+
+    def _stop_tasks(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def _cancel(self, *whats: str) -> None:
+        names = {f"{what}:{self.key}" for what in whats}
+        for task in tuple(self._tasks):
+            if task.get_name() in names:
+                task.cancel()
+
+    def _later(self, delay: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        timer = asyncio.get_running_loop().call_later(delay, act)
+        self._timers.add(timer)
+        return timer

@@ -1,0 +1,321 @@
+"""One instance of a server: carries out what its machine asks for, and feeds it what happens.
+
+The machine (`lifecycle.machine`) decides; here are the process, the timers and the tasks. Two processes of one
+instance never run at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+import structlog
+
+from mcpd.clock import Clock
+from mcpd.config.registry import ServerSpec
+from mcpd.errors import ConfigError, SpawnError
+from mcpd.fleet.incarnation import Incarnation
+from mcpd.fleet.relay import Relay
+from mcpd.lifecycle.backoff import BackoffPolicy
+from mcpd.lifecycle.effects import (
+    Admit,
+    CancelLaunch,
+    CancelTimer,
+    Changed,
+    Detach,
+    Effect,
+    End,
+    Handshake,
+    Launch,
+    Record,
+    Resume,
+    SetTimer,
+    Suspend,
+)
+from mcpd.lifecycle.events import Condemned, Event, Gone, Outlived, Result, Spawned, SpawnFailed, TimerFired
+from mcpd.lifecycle.machine import Lifecycle
+from mcpd.lifecycle.phases import Abandoned, Ended, Exit, Stopping
+from mcpd.lifecycle.states import LIVE, SETTLED, Goal, IllegalTransition, State
+from mcpd.process.child import Child
+from mcpd.process.launch import spawn
+from mcpd.process.stderr import StderrLog
+from mcpd.process.stop import Rung, StopLadder
+from mcpd.sandbox.policy import LaunchPlan
+
+EXITS_KEPT = 20
+SLOT_HELD = 5.0
+"""A start slot is for the costly part of a start; a server that hangs in its handshake must not keep it."""
+HURRY = StopLadder(stdin=0.0, term=0.5, kill=5.0)
+
+_log = structlog.get_logger("mcpd.fleet")
+_HEADING = {Goal.STOP: State.STOPPED, Goal.START: State.STARTING, Goal.DISABLE: State.DISABLED, Goal.REST: State.IDLE}
+
+
+class Surroundings(Protocol):
+    """What an instance needs of the fleet."""
+
+    relay: Relay
+    clock: Clock
+    slots: asyncio.Semaphore
+    version: str
+
+    def plan(self, spec: ServerSpec) -> LaunchPlan:
+        """How to start it now; raises SpawnError or ConfigError."""
+
+    def log_of(self, server: str) -> StderrLog: ...
+
+    def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
+
+    async def turn_of(self, instance: Instance) -> None:
+        """Return when the servers that it comes after are up, or will not be soon."""
+
+    def changed(self, instance: Instance, change: Changed) -> None:
+        """Its state is another now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastExit:
+    """An incarnation that is over; `at` is wall time."""
+
+    at: float
+    exit: Exit
+    generation: int
+    stderr_tail: bytes
+
+
+class Instance:
+    """`post` is the only way in: an event is handled at once, with all effects, on the loop's thread."""
+
+    def __init__(self, key: str, spec: ServerSpec, around: Surroundings) -> None:
+        self.key = key
+        self.spec = spec
+        self.machine = Lifecycle(spec.restart, backoff_policy(spec), around.clock.monotonic())
+        self.since = around.clock.wall()
+        self.incarnation: Incarnation | None = None
+        self.exits: deque[PastExit] = deque(maxlen=EXITS_KEPT)
+        self._around = around
+        self._inbox: deque[Event] = deque()
+        self._launch_task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    @property
+    def state(self) -> State:
+        return self.machine.state
+
+    @property
+    def heading(self) -> State:
+        """The state, or the one it is going to if somebody has decided that already."""
+        match self.machine.phase:
+            case Stopping(goal=goal) | Ended(goal=goal) | Abandoned(goal=goal) if goal is not Goal.POLICY:
+                return _HEADING[goal]
+            case phase:
+                return phase.state
+
+    def now(self) -> float:
+        return self._around.clock.monotonic()
+
+    def post(self, event: Event) -> None:
+        """Handle an event; one that comes up while another is handled waits for its end."""
+        self._inbox.append(event)
+        if len(self._inbox) > 1:
+            return
+        while self._inbox:
+            self._handle(self._inbox[0])
+            self._inbox.popleft()
+
+    def _handle(self, event: Event) -> None:
+        if self._closed:
+            return
+        try:
+            effects = self.machine.handle(event, random.random())  # noqa: S311 - spreads starts, keeps no secret
+        except IllegalTransition as bug:
+            _log.error("instance.bug", instance=self.key, problem=str(bug))
+            return
+        for effect in effects:
+            try:
+                self._carry_out(effect)
+            except Exception as bug:  # noqa: BLE001 - callers are callbacks of the loop; the other effects still count
+                _log.exception("instance.bug", instance=self.key, effect=type(effect).__name__)
+                if self.state in LIVE:
+                    self._inbox.append(Condemned(self.now(), Result.RESOURCES, f"internal error: {bug!r}"))
+
+    def adopt(self, spec: ServerSpec) -> None:
+        """Its entry is another; what the running process was given stays until it is started again."""
+        self.spec = spec
+        self.machine.adopt(spec.restart, backoff_policy(spec))
+        if self.incarnation is not None:
+            self.incarnation.adopt(spec)
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Return when `fact()` is true; it is looked at after each change of state."""
+        while not fact():
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiting)
+            try:
+                await waiting
+            finally:
+                self._waiting.discard(waiting)
+
+    async def settled(self) -> State:
+        """Wait until what is under way has come to something; every state on the way is bounded in time."""
+        await self.until(lambda: self.state in SETTLED)
+        return self.state
+
+    def hurry(self) -> None:
+        """There is no time left for a drain or a patient stop."""
+        if self.incarnation is not None:
+            self.incarnation.patient = False
+            self._around.start_task(self._hurried(self.incarnation), f"hurry:{self.key}")
+
+    def close(self) -> Child | None:
+        """The daemon is being torn down: nothing is handled any more. Returns what may still run."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.incarnation is None:
+            return None
+        self.incarnation.detach("the daemon is stopping")
+        return self.incarnation.child
+
+    # -- Effects -----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Launch(generation):
+                self._launch_task = self._start(self._launch(generation), "start")
+            case CancelLaunch():
+                assert self._launch_task is not None
+                self._launch_task.cancel()
+            case Handshake():
+                self._running().begin(self._around.version)
+            case Admit():
+                self._running().admit()
+            case Suspend():
+                self._running().suspend()
+            case Resume():
+                self._running().resume()
+            case Detach(why):
+                self._running().detach(why)
+            case End(drain):
+                incarnation = self._running()
+                if drain:
+                    incarnation.leave()
+                self._start(self._end(incarnation, drain), "stop")
+            case Record(exit, generation):
+                self._record(exit, generation)
+            case SetTimer(at):
+                self._timer = asyncio.get_running_loop().call_later(max(0.0, at - self.now()), self._timer_fired)
+            case CancelTimer():
+                if self._timer is not None:
+                    self._timer.cancel()
+            case Changed():
+                self._tell(effect)
+            case _ as missed:
+                assert_never(missed)
+
+    def _running(self) -> Incarnation:
+        assert self.incarnation is not None
+        return self.incarnation
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self.post(TimerFired(self.now()))
+
+    def _tell(self, change: Changed) -> None:
+        self.since = self._around.clock.wall()
+        self._around.changed(self, change)
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _record(self, exit: Exit, generation: int) -> None:
+        tail = b""
+        if self.incarnation is not None:
+            tail = self.incarnation.child.stderr_tail
+            self.incarnation = None
+        self.exits.append(PastExit(self._around.clock.wall(), exit, generation, tail))
+        self._around.log_of(self.spec.name).note(f"{self.key} ended: {exit}")
+
+    # -- Tasks -------------------------------------------------------------------------------------------------------
+
+    async def _launch(self, generation: int) -> None:
+        await self._around.turn_of(self)
+        async with self._around.slots:
+            event = self._spawn(generation)
+            self.post(event)
+            try:
+                async with asyncio.timeout(SLOT_HELD):
+                    await self.until(lambda: self.state is not State.INITIALIZING)
+            except TimeoutError:
+                return
+
+    def _spawn(self, generation: int) -> Spawned | SpawnFailed:
+        """Start the process, or say why not. Nothing is awaited in here, so no process can be without its state."""
+        around = self._around
+        try:
+            plan = around.plan(self.spec)
+            incarnation = Incarnation(
+                self.key,
+                self.spec,
+                generation,
+                relay=around.relay,
+                clock=around.clock,
+                log=around.log_of(self.spec.name),
+                isolation=plan.isolation,
+                post=self.post,
+                tasks=around.start_task,
+            )
+            incarnation.child = spawn(plan, incarnation, around.log_of(self.spec.name))
+        except SpawnError as refused:
+            return SpawnFailed(self.now(), Result(refused.result), str(refused))
+        except ConfigError as problem:  # a secret that is not there
+            return SpawnFailed(self.now(), Result.EXEC, str(problem))
+        self.incarnation = incarnation
+        return Spawned(self.now())
+
+    async def _end(self, incarnation: Incarnation, drain: bool) -> None:
+        if drain:
+            await incarnation.drained()
+        ladder = StopLadder.of(incarnation.spec.stop_timeout) if incarnation.patient else HURRY
+        outcome = await incarnation.child.stop(ladder)
+        if outcome.rung is Rung.ABANDONED:
+            text = f"{outcome.left} of its processes outlived SIGKILL (process {incarnation.child.pid})"
+            self.post(Outlived(self.now(), text))
+        else:
+            self.post(Gone(self.now(), forced=outcome.rung is Rung.KILLED))
+
+    async def _hurried(self, incarnation: Incarnation) -> None:
+        await incarnation.child.stop(HURRY)
+
+    def _start(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
+        return self._around.start_task(self._guarded(work, what), f"{what}:{self.key}")
+
+    async def _guarded(self, work: Coroutine[object, object, None], what: str) -> None:
+        """An error of mcpd's own costs this instance, not its neighbours."""
+        try:
+            await work
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it must not end the group that all tasks share
+            _log.exception("instance.bug", instance=self.key, task=what)
+            if self.state is State.STARTING:
+                self.post(SpawnFailed(self.now(), Result.RESOURCES, f"internal error: {bug!r}"))
+            elif self.state in (State.STOPPING, State.EXITED, State.ABANDONED):
+                self.post(Outlived(self.now(), f"internal error while it was stopped: {bug!r}"))
+
+
+def backoff_policy(spec: ServerSpec) -> BackoffPolicy:
+    """A server's rules for starting it again."""
+    return BackoffPolicy(
+        delay=spec.restart_delay,
+        max_delay=spec.restart_max_delay,
+        steps=spec.restart_steps,
+        stable_after=spec.stable_after,
+        burst=spec.start_limit_burst,
+        interval=spec.start_limit_interval,
+        action=spec.start_limit_action,
+    )
