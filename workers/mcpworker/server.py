@@ -405,6 +405,9 @@ class FastMCP(Catalogue, Generic[LifespanT]):
 
     async def run_async(self, transport: str | None = None, **transport_options: Any) -> None:
         """As `run`, inside a running event loop."""
+        from mcpworker import serve
+
+        serve.was_used = True  # also where a subclass serves in its own way
         match transport or "stdio":
             case "stdio":
                 await self.run_stdio_async(**transport_options)

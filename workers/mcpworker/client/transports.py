@@ -29,6 +29,9 @@ SERVER_SHUTDOWN_GRACE = 2.0
 
 NOT_FOUND = 404
 
+LAUNCHER = Path(__file__).parent.parent / "launcher" / "__main__.py"
+"""By path and not by `-m`: this interpreter may itself have got the framework by path."""
+
 SSE_CONNECT_TIMEOUT = 30.0
 """Seconds until an SSE endpoint must have named its message path; without it a client of a wrong URL waits for ever."""
 
@@ -161,8 +164,7 @@ class PythonStdioTransport(StdioTransport):
         python_cmd: str | None = None,
     ) -> None:
         script = _script(script_path, ".py", "Python")
-        by_launcher = python_cmd is None or python_cmd == sys.executable
-        runner = ["-m", "mcpworker"] if by_launcher else []
+        runner = [str(LAUNCHER)] if python_cmd is None or python_cmd == sys.executable else []
         super().__init__(python_cmd or sys.executable, [*runner, str(script), *(args or [])], env, cwd)
         self.script_path = script
 
