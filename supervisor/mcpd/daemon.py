@@ -1,0 +1,288 @@
+"""The daemon as a whole: builds every part, runs them, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Literal, cast
+
+import structlog
+import uvloop
+
+from mcpd import __version__
+from mcpd.clock import SystemClock
+from mcpd.config.registry import Registry
+from mcpd.control.api import ControlApi
+from mcpd.control.view import FleetView, ServerStatus
+from mcpd.errors import ConfigError
+from mcpd.fleet.fleet import DaemonFacts, Fleet
+from mcpd.fleet.relay import Relay
+from mcpd.frontdoor import metrics, sockets
+from mcpd.frontdoor.app import FrontDoor, Readiness
+from mcpd.frontdoor.asgi import App
+from mcpd.frontdoor.auth import Authenticator, BearerAuthenticator, OpenAuthenticator
+from mcpd.frontdoor.context import Context
+from mcpd.frontdoor.guard import Guard
+from mcpd.frontdoor.legacy_sse import LegacySse
+from mcpd.frontdoor.listener import Listener
+from mcpd.frontdoor.local_socket import LocalSocket
+from mcpd.frontdoor.relay import View
+from mcpd.frontdoor.streamable_http import StreamableHttp
+from mcpd.frontdoor.ticker import Ticker
+from mcpd.process import tree
+from mcpd.runtime import RuntimeDir, make_private
+from mcpd.sandbox.probe import probe
+from mcpd.store import tokens
+from mcpd.store.store import Store
+
+DRAIN_LIMIT = 60.0  # seconds after which a shutdown gives up waiting for anything
+log = structlog.get_logger("mcpd")
+
+
+def run(registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | None = None) -> int:
+    """Run until SIGTERM, SIGINT or a request over the control socket; returns the exit code.
+
+    `on_ready` is awaited beside everything else once the sockets are open and the servers are being started.
+    Raises ConfigError if a directory, a socket or the token cannot be used, AlreadyRunning if another daemon has the
+    runtime directory.
+    """
+    os.umask(0o077)
+    settings = registry.daemon
+    make_private(settings.state_dir, "daemon.state_dir")
+    make_private(settings.state_dir / "logs", "daemon.state_dir")
+    with RuntimeDir(settings.runtime_dir):
+        tree.become_subreaper()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Daemon(registry, on_ready).run())
+
+
+class Daemon:
+    """One run of the daemon. `run` owns every task; `_stopping` is set once it is to end."""
+
+    def __init__(self, registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | None) -> None:
+        self._registry = registry
+        self._on_ready = on_ready
+        self._clock = SystemClock()
+        self._instance = secrets.token_hex(8)
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._parts = ExitStack()  # what has to be closed at the very end, in reverse order
+
+    async def run(self) -> int:
+        with self._parts:
+            await self._end_strays()
+            self._build()
+            self._handle_signals()
+            async with asyncio.TaskGroup() as group:
+                await self._start(group)
+                await self._stopping.wait()
+                await self._stop()
+        log.info("daemon.stopped")
+        return 0
+
+    # building
+
+    async def _end_strays(self) -> None:
+        cookie = tree.cookie_for(self._registry.daemon.runtime_dir)
+        found, left = await tree.end_strays(cookie)
+        if found:
+            log.warning("strays.ended", found=found, left=left)
+
+    def _build(self) -> None:
+        registry, settings = self._registry, self._registry.daemon
+        facts = probe()
+        if facts.reason:
+            log.warning("sandbox.unavailable", reason=facts.reason)
+        self._store = Store.open(settings.state_dir / "mcpd.db", lambda text: log.warning("store.trouble", text=text))
+        self._parts.callback(self._store.close)
+        self._sockets = self._take_sockets()
+        for one in self._sockets:
+            self._parts.callback(one.close)
+        self._control_socket = self._unix_socket("control.sock")
+        self._mcp_socket = self._unix_socket("mcp.sock")
+        self._urls = tuple(sockets.url_of(one) for one in self._sockets)
+        authenticator, token_file = self._authenticator()
+        self._relay = Relay(__version__, self._clock, registry)
+        self.fleet = Fleet(
+            registry,
+            self._relay,
+            store=self._store,
+            clock=self._clock,
+            sandbox=facts,
+            daemon=DaemonFacts(
+                version=__version__,
+                started_at=self._clock.wall(),
+                urls=self._urls,
+                token_file=token_file,
+                request_shutdown=self.request_stop,
+            ),
+        )
+        self._build_front_door(authenticator)
+        self._control = ControlApi(self.fleet)
+        self._control_listener = Listener(
+            cast(App, self._control), [self._control_socket.socket], peers=_own_users(), on_stop=self._control.close
+        )
+
+    def _build_front_door(self, authenticator: Authenticator) -> None:
+        registry = self._registry
+        self._ticker = Ticker(self._clock)
+        context = Context(self._relay, registry.frontdoor, self._ticker)
+        streamable, legacy = StreamableHttp(context), LegacySse(context)
+        app = FrontDoor(
+            context,
+            Guard(registry.frontdoor, authenticator),
+            {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
+            endpoints=self._endpoints,
+            readiness=self._readiness,
+            sources=(self._metrics,),
+        )
+        self._listener = Listener(app, self._sockets, on_stop=context.streams.close)
+        self._local = LocalSocket(
+            self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, _own_users()
+        )
+
+    def _take_sockets(self) -> list[socket.socket]:
+        """The listening sockets of the front door: inherited from a service manager, else bound here."""
+        passed = [one for _, one in sockets.inherited(os.environ)]
+        frontdoor = self._registry.frontdoor
+        return passed or sockets.bind_tcp(frontdoor.host, frontdoor.port)
+
+    def _unix_socket(self, name: str) -> sockets.UnixSocket:
+        return self._parts.enter_context(closing(sockets.UnixSocket(self._registry.daemon.runtime_dir / name)))
+
+    def _authenticator(self) -> tuple[Authenticator, Path | None]:
+        settings = self._registry
+        if settings.frontdoor.auth == "none":
+            return OpenAuthenticator(), None
+        state_dir = settings.daemon.state_dir
+        token = tokens.read_or_create(state_dir)
+        return BearerAuthenticator(tokens.TokenVerifier({tokens.DEFAULT_PRINCIPAL: token})), tokens.path_of(state_dir)
+
+    # running
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        await self._local.start()
+        self._ticker.start()
+        self._tasks = [
+            group.create_task(self._relay.run(), name="relay"),
+            group.create_task(self._reap(), name="reaper"),
+        ]
+        group.create_task(self._listener.serve(), name="frontdoor")
+        group.create_task(self._control_listener.serve(), name="control")
+        group.create_task(self.fleet.run(), name="fleet")
+        log.info("daemon.started", urls=self._urls, servers=len(self._registry.servers))
+        if self._on_ready is not None:
+            self._tasks.append(group.create_task(self._tell_ready(self._on_ready), name="on-ready"))
+
+    async def _tell_ready(self, on_ready: Callable[[FleetView], Awaitable[None]]) -> None:
+        try:
+            await on_ready(self.fleet)
+        except Exception:
+            log.exception("daemon.announcement-failed")
+
+    async def _reap(self) -> None:
+        """Collect orphans of dead servers that came to us because we are their subreaper (prctl(2))."""
+        adopted = tree.Adopted()
+        while True:
+            await asyncio.sleep(1.0)
+            adopted.reap()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number)
+            self._parts.callback(loop.remove_signal_handler, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        self._parts.callback(loop.remove_signal_handler, signal.SIGHUP)
+
+    def _on_stop_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            log.warning("daemon.hurrying", signal=signal.Signals(number).name)
+            self._hurry.set()
+        self.request_stop()
+
+    def _on_reload_signal(self) -> None:
+        if not self._stopping.is_set():
+            self._reload = asyncio.ensure_future(self._reload_now())
+
+    async def _reload_now(self) -> None:
+        try:
+            report = await self.fleet.reload(dry_run=False)
+        except ConfigError as problem:
+            log.error("reload.refused", problems=[str(one) for one in problem.problems])
+        else:
+            log.info("reload.done", added=report.added, removed=report.removed, restarted=report.restarted)
+
+    def request_stop(self) -> None:
+        """Begin the ordered shutdown; returns at once."""
+        self._stopping.set()
+
+    # ending
+
+    async def _stop(self) -> None:
+        """Servers first, while clients are still connected and get the answers of what is in flight; then clients."""
+        log.info("daemon.stopping")
+        began = time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_LIMIT):
+                await self.fleet.stop_all(self._hurry)
+        self._relay.end_sessions()
+        self._local.close()
+        self._listener.stop()
+        self._control_listener.stop()
+        self._ticker.stop()
+        for task in self._tasks:
+            task.cancel()
+        log.info("daemon.servers-stopped", seconds=round(time.monotonic() - began, 2))
+
+    # what the front door tells of us
+
+    def _endpoints(self) -> list[View]:
+        registry = self.fleet.registry
+        return [
+            View("all"),
+            *(View("server", name) for name in registry.servers),
+            *(View("view", name) for name in registry.views),
+        ]
+
+    def _readiness(self) -> Readiness:
+        states = {status.name: status.state for status in self.fleet.servers()}
+        return Readiness(not self._stopping.is_set(), {"servers": states})
+
+    def _metrics(self) -> list[metrics.Metric]:
+        counters = self._relay.counters
+        found = [
+            metrics.single(f"mcpd_{name}", help, "counter", getattr(counters, name))
+            for name, help in (
+                ("unmatched_answers", "Answers of servers that matched no request"),
+                ("dropped_messages", "Messages that belonged to nobody any more"),
+                ("refused_asks", "Requests of servers that could not be handed to a client"),
+                ("timeouts", "Calls that were not answered in time"),
+            )
+        ]
+        statuses = self.fleet.servers()
+        for name, help, kind, value in _PER_SERVER:
+            found.append(metrics.Metric(name, help, kind, ("server",), {(one.name,): value(one) for one in statuses}))
+        return found
+
+
+_PER_SERVER: tuple[tuple[str, str, Literal["counter", "gauge"], Callable[[ServerStatus], float]], ...] = (
+    ("mcpd_server_up", "Whether the server is READY", "gauge", lambda one: one.state == "READY"),
+    ("mcpd_server_restarts", "Restarts that nobody asked for", "counter", lambda one: one.restarts),
+    ("mcpd_server_calls", "Calls handed to the server", "counter", lambda one: one.calls_total),
+    ("mcpd_server_calls_in_flight", "Calls that are not answered yet", "gauge", lambda one: one.calls),
+    ("mcpd_server_rss_bytes", "Resident memory of the server's processes", "gauge", lambda one: one.rss or 0),
+    ("mcpd_server_cpu_seconds", "CPU time of the server's processes", "counter", lambda one: one.cpu or 0.0),
+)
+
+
+def _own_users() -> frozenset[int]:
+    """Who may connect to the unix sockets: the user of the daemon, and root."""
+    return frozenset({os.getuid(), 0})

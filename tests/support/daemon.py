@@ -1,0 +1,193 @@
+"""A real daemon for end-to-end tests: its own directories, a free port, ended for certain."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+CHILDREN = ROOT / "tests" / "children"
+SERVERS = ROOT / "workers" / "mcpworker" / "servers"
+PEERS = ROOT / ".venv" / "peers"
+DEADLINE = 30.0
+PATIENCE = 0.02  # seconds between two looks at a fact that nobody announces
+
+
+def wait_for(fact: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+    """Look until `fact` is true, and return what it gave; fail at the deadline."""
+    end = time.monotonic() + deadline
+    while True:
+        found = fact()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
+        _pause()
+
+
+def _pause() -> None:
+    signal.sigtimedwait([], PATIENCE)
+
+
+class Daemon:
+    """`mcpd start` on a registry of its own. `home` holds everything that it writes."""
+
+    def __init__(self, servers: str, *, frontdoor: str = "", daemon: str = "", views: str = "") -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="mcpd-t-"))
+        self.registry = self.home / "mcpd.toml"
+        self.frontdoor = frontdoor
+        self.settings = daemon
+        self.views = views
+        self.write(servers)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = self.home / "out.log"
+        self.env = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "MCPD_CONFIG": str(self.registry),
+            "LANG": "C.UTF-8",
+            **{key: value for key, value in os.environ.items() if key.startswith("COVERAGE")},
+        }
+
+    def write(self, servers: str) -> None:
+        """Write the registry anew; the daemon is not told."""
+        port = getattr(self, "port", 0)
+        self.registry.write_text(
+            f'[daemon]\nstate_dir = "state"\nruntime_dir = "run"\nsecrets_dir = "secrets"\n{self.settings}\n'
+            f"[frontdoor]\nport = {port}\n{self.frontdoor}\n{self.views}\n{servers}\n"
+        )
+
+    def start(self, *, ready: tuple[str, ...] | None = None) -> None:
+        """Start it, and wait until it listens and the servers `ready` (all, if None) are READY."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [BIN / "mcpd", "start", "--config", self.registry],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                cwd=self.home,
+                start_new_session=True,
+            )
+        wait_for(self._listens, f"the daemon listens\n{self.output()}")
+        facts = self.ctl_json("status")
+        self.url = facts["urls"][0]
+        self.port = int(self.url.rpartition(":")[2])
+        wait_for(lambda: self._are_ready(ready), f"servers are READY: {self.states()}\n{self.output()}")
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.output()
+        return (self.home / "run" / "control.sock").exists() and self.ctl("list", check=False).returncode == 0
+
+    def _are_ready(self, names: tuple[str, ...] | None) -> bool:
+        states = self.states()
+        return all(states.get(name) == "READY" for name in (states if names is None else names))
+
+    def output(self) -> str:
+        """What the daemon printed."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def token(self) -> str:
+        return (self.home / "state" / "token").read_text().strip()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def connect_argv(self, *args: str) -> list[str]:
+        """The command by which a desktop client would reach this daemon."""
+        return [str(BIN / "mcpctl"), "connect", *args]
+
+    def ctl(self, *args: str, check: bool = True, timeout: float = DEADLINE) -> subprocess.CompletedProcess[str]:
+        """Run `mcpctl`."""
+        done = subprocess.run(
+            [BIN / "mcpctl", *args],
+            env=self.env,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"mcpctl {args}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def ctl_json(self, *args: str) -> Any:
+        return json.loads(self.ctl(*args, "--json").stdout)
+
+    def states(self) -> dict[str, str]:
+        """The state of each server."""
+        return {server["name"]: server["state"] for server in self.ctl_json("list")["servers"]}
+
+    def server(self, name: str) -> dict[str, Any]:
+        """One line of `mcpctl list`, as JSON."""
+        found: dict[str, Any] = next(one for one in self.ctl_json("list")["servers"] if one["name"] == name)
+        return found
+
+    def wait_until(self, name: str, fact: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """Wait for something about a server to be true."""
+        return wait_for(lambda: (found := self.server(name)) and fact(found) and found, f"{name}: {what}")  # type: ignore[no-any-return]
+
+    def stop(self) -> int:
+        """SIGTERM, and wait."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        """End it, whatever state it is in, and remove its directories."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(DEADLINE)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+@contextmanager
+def running(servers: str, *, ready: tuple[str, ...] | None = None, **options: str) -> Iterator[Daemon]:
+    """A daemon with these `[servers.*]` tables, for the length of a block."""
+    daemon = Daemon(servers, **options)
+    try:
+        daemon.start(ready=ready)
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def python_server(name: str, file: Path, *args: str, **keys: str) -> str:
+    """A registry table that runs a Python file."""
+    argv = json.dumps([sys.executable, str(file), *args])
+    rest = "".join(f"{key} = {value}\n" for key, value in keys.items())
+    return f"[servers.{name}]\ncommand = {argv}\n{rest}\n"
+
+
+def script_server(name: str, file: Path, *args: str, **keys: str) -> str:
+    """A registry table that runs a server script through the launcher."""
+    rest = "".join(f"{key} = {value}\n" for key, value in keys.items())
+    return f"[servers.{name}]\nscript = {json.dumps(str(file))}\nargs = {json.dumps(list(args))}\n{rest}\n"
