@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mcpworker.logs import get_logger
+from mcpworker.logs import configure_logging, get_logger
 
 if TYPE_CHECKING:
     from mcp.server.transport_security import TransportSecuritySettings
@@ -142,7 +142,11 @@ async def http(
 
     global was_used
     was_used = True
+    if log_level:
+        configure_logging(log_level.upper())
     host = host or server.settings.host
+    port = server.settings.port if port is None else port
+    logger.debug("%r begins to listen on %s port %s", server.name, host, port)
     if host in _ALL:
         logger.warning(
             "%r listens on all interfaces (%s): whoever reaches this machine can use it; "
@@ -153,7 +157,7 @@ async def http(
     config = uvicorn.Config(
         app,
         host=host,
-        port=server.settings.port if port is None else port,
+        port=port,
         log_level=(log_level or server.settings.log_level).lower(),
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-__all__ = ["AliasFinder", "install"]
+__all__ = ["MODULES", "install"]
 
 MODULES = {
     "fastmcp": "mcpworker",
@@ -45,36 +45,57 @@ NEEDED = {"mcp": "mcp>=2.3,<3", "pydantic_settings": "pydantic-settings>=2.7"}
 
 def install(builtin: bool = False) -> None:
     """Offer the alias: behind what is installed, or with `builtin` before it."""
-    finder = AliasFinder()
+    # What is below the alias has to be found before anybody looks into the package's directory, where some of the
+    # names are files: they would be loaded a second time.
+    sys.meta_path.insert(0, SubmoduleFinder())
     if builtin:
-        sys.meta_path.insert(0, finder)
+        sys.meta_path.insert(0, PackageFinder())
     else:
-        sys.meta_path.append(finder)
+        sys.meta_path.append(PackageFinder())
 
 
-class AliasFinder:
-    """A meta-path finder for `fastmcp` and what is below it."""
+class PackageFinder:
+    """A meta-path finder for `fastmcp` itself."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "importlib.machinery.ModuleSpec | None":
-        """The module that stands for `name`; None for all other names.
+        """`mcpworker`, for this one name.
 
         Raises:
-            ModuleNotFoundError: `mcpworker` cannot work in this interpreter, or has nothing that stands for `name`.
+            ModuleNotFoundError: it cannot work in this interpreter.
         """
-        if name != "fastmcp" and not name.startswith("fastmcp."):
+        if name != "fastmcp":
             return None
-        if name == "fastmcp":
-            _check_interpreter()
-            _announce()
+        _check_interpreter()
+        _announce()
+        return _spec(name)
+
+
+class SubmoduleFinder:
+    """A meta-path finder for what is below `fastmcp`, while that is `mcpworker`."""
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "importlib.machinery.ModuleSpec | None":
+        """The module that stands for `name`.
+
+        Raises:
+            ModuleNotFoundError: there is none.
+        """
+        if not name.startswith("fastmcp.") or sys.modules["fastmcp"] is not sys.modules["mcpworker"]:
+            return None
         if name not in MODULES:
             raise ModuleNotFoundError(
                 f"No module named {name!r}: mcpworker stands in for fastmcp here and has nothing that corresponds; "
                 "install fastmcp in the script's interpreter to use it",
                 name=name,
             )
-        return importlib.machinery.ModuleSpec(name, _AliasLoader(MODULES[name]), is_package=True)
+        return _spec(name)
+
+
+def _spec(name: str) -> "importlib.machinery.ModuleSpec":
+    return importlib.machinery.ModuleSpec(name, _AliasLoader(MODULES[name]), is_package=True)
 
 
 class _AliasLoader(importlib.abc.Loader):
@@ -90,11 +111,9 @@ class _AliasLoader(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: "ModuleType") -> None:
-        # The import system has put the alias's spec in; the module keeps its own. It counts as a package, because
-        # what is a module here may be a package there.
+        # The import system has put the alias's spec in, and a path, since what is a module here may be a package
+        # there; the module keeps its own spec.
         module.__spec__ = self._spec  # type: ignore[assignment]
-        if not hasattr(module, "__path__"):
-            module.__path__ = []
 
 
 def _check_interpreter() -> None:
