@@ -116,7 +116,7 @@ class Outlet:
 
 
 def widen(fd: int) -> None:
-    """Let a pipe hold as much as is read at once, so that a large message passes in one piece (fcntl(2), F_SETPIPE_SZ)."""
+    """Let a pipe hold as much as is read at once, so that a large message passes in one piece (fcntl(2))."""
     try:
         if stat.S_ISFIFO(os.fstat(fd).st_mode) and fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < CHUNK:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CHUNK)

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final, Protocol, cast
 
 from mcpd.errors import McpdError, NotFound, Overloaded
 from mcpd.frontdoor.outbox import OUTBOX_LIMIT
 from mcpd.frontdoor.relay import Relay, Session, View
+from mcpd.frontdoor.sinks import Answers, per_request_refusal
 from mcpd.frontdoor.sockets import BACKLOG, peer_of
 from mcpd.wire import jsonrpc, methods
-from mcpd.wire.eras import BATCH_REVISION, META_VERSION
-from mcpd.wire.jsonrpc import Message, WireError
+from mcpd.wire.eras import BATCH_REVISION
+from mcpd.wire.jsonrpc import WireError
 from mcpd.wire.lines import LineSplitter, Overlong
 
 HELLO_LIMIT: Final = 4096
@@ -34,8 +35,6 @@ MAX_CONNECTIONS: Final = 4096
 COPY_LIMIT: Final = 16 * 1024  # longer frames are not copied to get their line break
 LINGER: Final = 5.0
 HELLO_VERSION: Final = 1
-
-_META_VERSION = META_VERSION.encode()
 
 
 class LocalSocket:
@@ -92,18 +91,6 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-class _Answers:
-    """The sink of all requests of a connection: a cancelled one needs nothing done."""
-
-    __slots__ = ("deliver",)
-
-    def __init__(self, deliver: Callable[[bytes, bool], None]) -> None:
-        self.deliver = deliver
-
-    def end(self) -> None:
-        """The request was cancelled: on a stream of messages there is nothing to end."""
-
-
 class Connection(asyncio.Protocol):
     """One client. It is the sink of what belongs to no request; `end` there means that the session is over."""
 
@@ -113,7 +100,7 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._phase = Phase.HELLO
         self._splitter = LineSplitter(owner.max_line)
-        self._answers = _Answers(self.deliver)
+        self._answers = Answers(self.deliver)
         self._session: Session | None = None
         self._uid = -1
         self._transport: _Transport
@@ -212,9 +199,8 @@ class Connection(asyncio.Protocol):
         except WireError as problem:
             self._write(problem.answer())
             return
-        if session.protocol_version is None and _is_per_request(message):
-            text = f"{message.method}: this revision of the protocol is not served here; begin with initialize"
-            self._write(jsonrpc.error(message.key, methods.METHOD_NOT_FOUND, text))
+        if session.protocol_version is None and (refused := per_request_refusal(message)) is not None:
+            self._write(refused)
             return
         try:
             self._owner.relay.submit(session, message, self._answers)
@@ -290,11 +276,3 @@ def _view(hello: bytes) -> View | None:
     if kind == "view" and name:
         return View("view", name)
     return None
-
-
-def _is_per_request(message: Message) -> bool:
-    """Whether a request is of the era without a handshake (2026-07-28, basic, `_meta`)."""
-    return message.is_request and (
-        message.method == methods.DISCOVER
-        or (message.method != methods.INITIALIZE and _META_VERSION in bytes(message.params))
-    )

@@ -1,0 +1,39 @@
+"""What the transports that send everything on one stream have in common: HTTP+SSE and the local socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from mcpd.wire import jsonrpc, methods
+from mcpd.wire.eras import META_VERSION
+from mcpd.wire.jsonrpc import Message
+
+_META_VERSION: Final = META_VERSION.encode()
+
+
+class Answers:
+    """The sink of all requests of a session. One for all: where everything goes to one place, only `end` differs from
+    the session's own sink."""
+
+    __slots__ = ("deliver",)
+
+    def __init__(self, deliver: Callable[[bytes, bool], None]) -> None:
+        self.deliver = deliver
+
+    def end(self) -> None:
+        """The request was cancelled: on a stream of messages there is nothing to end."""
+
+
+def per_request_refusal(message: Message) -> bytes | None:
+    """What answers a request of the era without a handshake (2026-07-28, basic, `_meta`) as a server does that has
+    never heard of it, so that its client falls back to `initialize`; None for any other message.
+
+    To be asked only before `initialize`: reading the parameters costs as much as they are long.
+    """
+    if not message.is_request or message.method == methods.INITIALIZE:
+        return None
+    if message.method != methods.DISCOVER and _META_VERSION not in bytes(message.params):
+        return None
+    text = f"{message.method}: this revision of the protocol is not served here; begin with initialize"
+    return jsonrpc.error(message.key, methods.METHOD_NOT_FOUND, text)
