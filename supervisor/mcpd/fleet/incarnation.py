@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 import structlog
 
@@ -37,6 +37,8 @@ REFETCH_DELAY = 0.05
 """List changes come in bursts; they are collected for this long."""
 REFETCH_TIMEOUT = 30.0
 SLOWEST_DRAIN_LOOK = 0.05
+
+P = ParamSpec("P")
 
 _log = structlog.get_logger("mcpd.fleet")
 _KINDS: dict[str, tuple[ListKind, ...]] = {
@@ -140,7 +142,7 @@ class Incarnation:
 
     def begin(self, version: str) -> None:
         """The process runs: speak with it. Initialized or Condemned is posted in the end."""
-        self._run(self._initialize(version), "handshake")
+        self._run("handshake", self._initialize, version)
 
     def admit(self) -> None:
         """The handshake is done: it may have calls."""
@@ -256,11 +258,10 @@ class Incarnation:
         spec = self.spec
         both = spec.liveness == spec.readiness
         heard = self._probed if both else self._probed_for_life
-        self._run(probes.probe_for_ever(spec.liveness, self._calls, self._clock, heard), "liveness")
+        self._run("liveness", probes.probe_for_ever, spec.liveness, self._calls, self._clock, heard)
         if not both:
-            self._run(
-                probes.probe_for_ever(spec.readiness, self._calls, self._clock, self._probed_for_readiness), "readiness"
-            )
+            heard = self._probed_for_readiness
+            self._run("readiness", probes.probe_for_ever, spec.readiness, self._calls, self._clock, heard)
 
     def _probed(self, asked_at: float, answered: bool) -> None:
         self._probed_for_life(asked_at, answered)
@@ -312,7 +313,7 @@ class Incarnation:
     def _refetch_soon(self) -> None:
         if not self._refetching:
             self._refetching = True
-            self._run(self._refetch(), "lists")
+            self._run("lists", self._refetch)
 
     async def _refetch(self) -> None:
         assert self.info is not None
@@ -332,15 +333,17 @@ class Incarnation:
 
     # tasks
 
-    def _run(self, work: Coroutine[object, object, None], what: str) -> None:
-        task = self._start(self._guarded(work), f"{what}:{self.key}")
+    def _run(
+        self, what: str, work: Callable[P, Coroutine[object, object, None]], *args: P.args, **named: P.kwargs
+    ) -> None:
+        task = self._start(self._guarded(functools.partial(work, *args, **named)), f"{what}:{self.key}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """An error of mcpd's own costs this process, not its neighbours."""
         try:
-            await work
+            await work()
         except Exception as bug:  # noqa: BLE001 - whatever it is, it must not end the group that all tasks share
             _log.exception("instance.bug", instance=self.key)
             self._condemn(Result.RESOURCES, f"internal error: {bug!r}")

@@ -7,11 +7,12 @@ instance never run at the same time.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import ParamSpec, Protocol, assert_never
 
 import structlog
 
@@ -50,6 +51,8 @@ EXITS_KEPT = 20
 SLOT_HELD = 5.0
 """A start slot is for the costly part of a start; a server that hangs in its handshake must not keep it."""
 HURRY = StopLadder(stdin=0.0, term=0.5, kill=5.0)
+
+P = ParamSpec("P")
 
 _log = structlog.get_logger("mcpd.fleet")
 _HEADING = {Goal.STOP: State.STOPPED, Goal.START: State.STARTING, Goal.DISABLE: State.DISABLED, Goal.REST: State.IDLE}
@@ -171,7 +174,7 @@ class Instance:
         """There is no time left for a drain or a patient stop."""
         if self.incarnation is not None:
             self.incarnation.patient = False
-            self._around.start_task(self._hurried(self.incarnation), f"hurry:{self.key}")
+            self._start("hurry", self._hurried, self.incarnation)
 
     def close(self) -> Child | None:
         """The daemon is being torn down: nothing is handled any more. Returns what may still run."""
@@ -188,7 +191,7 @@ class Instance:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Launch(generation):
-                self._launch_task = self._start(self._launch(generation), "start")
+                self._launch_task = self._start("start", self._launch, generation)
             case CancelLaunch():
                 assert self._launch_task is not None
                 self._launch_task.cancel()
@@ -206,7 +209,7 @@ class Instance:
                 incarnation = self._running()
                 if drain:
                     incarnation.leave()
-                self._start(self._end(incarnation, drain), "stop")
+                self._start("stop", self._end, incarnation, drain)
             case Record(exit, generation):
                 self._record(exit, generation)
             case SetTimer(at):
@@ -293,13 +296,17 @@ class Instance:
     async def _hurried(self, incarnation: Incarnation) -> None:
         await incarnation.child.stop(HURRY)
 
-    def _start(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
-        return self._around.start_task(self._guarded(work, what), f"{what}:{self.key}")
+    def _start(
+        self, what: str, work: Callable[P, Coroutine[object, object, None]], *args: P.args, **named: P.kwargs
+    ) -> asyncio.Task[None]:
+        return self._around.start_task(
+            self._guarded(what, functools.partial(work, *args, **named)), f"{what}:{self.key}"
+        )
 
-    async def _guarded(self, work: Coroutine[object, object, None], what: str) -> None:
+    async def _guarded(self, what: str, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """An error of mcpd's own costs this instance, not its neighbours."""
         try:
-            await work
+            await work()
         except Exception as bug:  # noqa: BLE001 - whatever it is, it must not end the group that all tasks share
             _log.exception("instance.bug", instance=self.key, task=what)
             if self.state is State.STARTING:

@@ -1,0 +1,180 @@
+"""A fleet of real children for a test, and at its end the checks that nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mcpd.clock import SystemClock
+from mcpd.config.load import load
+from mcpd.config.registry import Registry, ServerSpec
+from mcpd.config.settings import DaemonSettings
+from mcpd.control.view import Event, Outcome
+from mcpd.fleet.fleet import DaemonFacts, Fleet
+from mcpd.fleet.instance import Instance
+from mcpd.fleet.relay import Relay
+from mcpd.lifecycle.states import State
+from mcpd.process import tree
+from mcpd.store.store import Store
+from support.processes import CHILDREN, DEADLINE, facts, open_descriptors
+
+QUICK: dict[str, Any] = {
+    "restart_delay": 0.02,
+    "restart_max_delay": 0.1,
+    "stable_after": 60.0,
+    "start_limit_burst": 100,
+    "start_timeout": DEADLINE,
+    "drain_timeout": 0.2,
+    "stop_timeout": 0.2,
+}
+
+
+def spec(name: str, child: str = "mcp_peer.py", *args: str, **keys: Any) -> ServerSpec:
+    """A server that is one of tests/children, with short delays."""
+    command = (sys.executable, "-I", "-S", str(CHILDREN / child), *args)
+    return ServerSpec.model_validate({"name": name, "command": command, **QUICK, **keys})
+
+
+def registry(root: Path, *specs: ServerSpec, starts: int = 8) -> Registry:
+    daemon = DaemonSettings(
+        state_dir=root / "state",
+        runtime_dir=root / "run",
+        secrets_dir=root / "secrets",
+        max_concurrent_starts=starts,
+    )
+    return Registry(path=root / "mcpd.toml", daemon=daemon, servers={one.name: one for one in specs})
+
+
+class Ship:
+    """A running fleet with its relay, and what tests ask of both."""
+
+    def __init__(self, wanted: Registry, store: Store | None = None) -> None:
+        self.clock = SystemClock()
+        self.relay = Relay("0", self.clock, wanted)
+        self.shutdowns = 0
+        self.fleet = Fleet(
+            wanted,
+            self.relay,
+            store=store,
+            clock=self.clock,
+            sandbox=facts(),
+            daemon=DaemonFacts("0.1", self.clock.wall(), ("http://127.0.0.1:1",), None, self._shut_down),
+        )
+
+    def _shut_down(self) -> None:
+        self.shutdowns += 1
+
+    def instance(self, key: str) -> Instance:
+        return self.fleet._instances[key]
+
+    def state(self, key: str) -> State:
+        return self.instance(key).state
+
+    def pid(self, server: str) -> int:
+        pid = self.fleet.server(server).status.pid
+        assert pid is not None
+        return pid
+
+    async def until(self, key: str, *states: State, generation: int = 0) -> Instance:
+        """Wait until an instance is in one of these states, of that generation or a later one."""
+        one = self.instance(key)
+        async with asyncio.timeout(DEADLINE):
+            await one.until(lambda: one.state in states and one.machine.generation >= generation)
+        return one
+
+    async def ready(self, *keys: str, generation: int = 0) -> None:
+        for key in keys or tuple(self.fleet._instances):
+            await self.until(key, State.READY, generation=generation)
+
+    async def call(self, server: str, tool: str, **arguments: Any) -> str:
+        """The text that a tool gives."""
+        raw = await self.fleet.call(server, tool, msgspec.json.encode(arguments), DEADLINE)
+        text: str = msgspec.json.decode(raw)["content"][0]["text"]
+        return text
+
+    def transitions(self, key: str) -> list[tuple[str, str]]:
+        return [(one.old, one.new) for one in self.events() if one.instance == key and one.new]
+
+    def reasons(self, key: str) -> list[str]:
+        return [one.reason for one in self.events() if one.instance == key]
+
+    def events(self) -> list[Event]:
+        return [one for one in self.fleet.events(0).take() if isinstance(one, Event)]
+
+
+async def within(work: Any) -> Any:
+    """The result of `work`, which must come within the deadline."""
+    async with asyncio.timeout(DEADLINE):
+        return await work
+
+
+async def command(work: Any) -> Outcome:
+    found: Outcome = await within(work)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def sailing(wanted: Registry, store: Store | None = None) -> AsyncIterator[Ship]:
+    """Run a fleet for one test. At the end it is stopped, and no process, zombie or descriptor of it is left."""
+    facts()
+    descriptors = open_descriptors()
+    own_children = set(tree.children(os.getpid()))
+    ship = Ship(wanted, store)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(ship.fleet.run())
+        expiring = group.create_task(ship.relay.run())
+        await asyncio.sleep(0)  # the fleet has begun
+        try:
+            yield ship
+        finally:
+            async with asyncio.timeout(3 * DEADLINE):
+                await ship.fleet.stop_all()
+                await running
+            expiring.cancel()
+    assert set(tree.children(os.getpid())) == own_children
+    assert tree.carriers(tree.cookie_for(wanted.daemon.runtime_dir)) == []
+    assert open_descriptors() == descriptors
+
+
+def load_registry(root: Path, text: str) -> Registry:
+    """Write a registry file below `root` and read it; `PEER` in it is the command of the well behaved child."""
+    write_registry(root, text)
+    return load(root / "mcpd.toml", {"PATH": os.environ["PATH"]})
+
+
+def write_registry(root: Path, text: str) -> None:
+    argv = ", ".join(f'"{word}"' for word in (sys.executable, "-I", "-S", str(CHILDREN / "mcp_peer.py")))
+    head = f'[daemon]\nstate_dir = "{root}/state"\nruntime_dir = "{root}/run"\nsecrets_dir = "{root}/secrets"\n'
+    defaults = "[defaults]\n" + "".join(f"{key} = {value}\n" for key, value in QUICK.items())
+    (root / "mcpd.toml").write_text(head + defaults + text.replace("PEER", f"[{argv}]"))
+
+
+class Gate:
+    """A FIFO at which children wait; each `open_` lets one of them go, now or when it comes."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def open_(self) -> None:
+        os.write(self._fd, b"x")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@contextlib.contextmanager
+def gate(directory: Path, name: str = "gate") -> Iterator[Gate]:
+    one = Gate(directory / name)
+    try:
+        yield one
+    finally:
+        one.close()
