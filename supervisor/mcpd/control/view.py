@@ -101,8 +101,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload changed, or with `dry_run` would change; the names are those of servers.
 
-    `daemon`: settings that count only after the daemon's own restart. `problems`: warnings about the registry, and
-    what went wrong while it was carried out; empty if all is well.
+    `daemon`: settings that count only after the daemon's own restart. `problems`: what went wrong while it was carried
+    out; `warnings`: what the registry gives to think of.
     """
 
     added: tuple[str, ...] = ()
@@ -112,6 +112,7 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: tuple[str, ...] = ()
     daemon: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     dry_run: bool = False
 
 

@@ -1,0 +1,355 @@
+"""The operator's tool: asks the daemon over its control socket, prints what it says.
+
+Exit codes: 0 done, 1 it failed, 2 usage, 69 no daemon, 78 bad configuration.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from mcpd import __version__
+from mcpd.cli.failures import FAILED, Commands, Failed
+from mcpd.cli.options import Config, Json, Operator, Socket, server_names
+from mcpd.control.view import Event, ToolStatus
+
+GLOBAL_OPTIONS = ("--config", "--socket")
+
+
+class Anywhere(Commands):
+    """`--config` and `--socket` may stand behind the command too, where people write them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ours: list[str] = []
+        others: list[str] = []
+        rest = iter(args)
+        for word in rest:
+            if word == "--":
+                others += [word, *rest]
+            elif word in GLOBAL_OPTIONS:
+                ours += [word, *itertools.islice(rest, 1)]
+            elif word.startswith(tuple(f"{option}=" for option in GLOBAL_OPTIONS)):
+                ours.append(word)
+            else:
+                others.append(word)
+        return list(super().parse_args(ctx, ours + others))
+
+
+app = typer.Typer(
+    name="mcpctl",
+    cls=Anywhere,
+    help="Operate the MCP servers that mcpd runs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Servers.", autocompletion=server_names)]
+All = Annotated[bool, typer.Option("--all", help="All servers of the registry.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mcpctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    config: Config = None,
+    socket: Socket = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Operate the MCP servers that mcpd runs."""
+    ctx.obj = Operator(config, socket)
+
+
+@app.command("list")
+def list_servers(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the servers: what runs, for how long, and what went wrong last."""
+    from mcpd.cli import render
+
+    statuses = _operator(ctx).client.servers()
+    if as_json:
+        return _print_json(statuses)
+    out = render.console()
+    return render.show(render.servers(statuses, render.width_of(out), time.time()), out)
+
+
+@app.command()
+def status(ctx: typer.Context, name: Server, as_json: Json = False) -> None:
+    """Show one server: its processes, how it ended before, its last words."""
+    from mcpd.cli import render
+
+    detail = _operator(ctx).client.server(name)
+    if as_json:
+        return _print_json(detail)
+    out = render.console()
+    return render.show(render.detail(detail, render.width_of(out), time.time()), out)
+
+
+@app.command()
+def start(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
+    """Start servers; return when they are READY, or say why not."""
+    _act(ctx, "start", names, every, as_json)
+
+
+@app.command()
+def stop(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
+    """Stop servers; return when nothing of them runs any more."""
+    _act(ctx, "stop", names, every, as_json)
+
+
+@app.command()
+def restart(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
+    """Stop and start servers; return when they are READY again, or say why not."""
+    _act(ctx, "restart", names, every, as_json)
+
+
+@app.command("reset-failed")
+def reset_failed(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
+    """Forget failures and the delay before the next try, and try again now."""
+    _act(ctx, "reset_failed", names, every, as_json)
+
+
+def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as_json: bool) -> None:
+    from mcpd.cli import render
+    from mcpd.cli.acting import act
+
+    client = _operator(ctx).client
+    known = [one.name for one in client.servers()]
+    if every == bool(names):
+        raise typer.BadParameter("name servers, or say --all", ctx, param_hint="NAME")
+    wanted = known if every else list(dict.fromkeys(names or ()))
+    if unknown := [name for name in wanted if name not in known]:
+        there = f"there are {', '.join(known)}" if known else "the registry has none"
+        raise Failed(f"there is no server {', '.join(map(repr, unknown))}", there)
+
+    progress = render.console(sys.stderr)
+    began = time.monotonic()
+    outcomes = act(
+        client, getattr(client, verb), wanted, lambda event: render.show(render.event(event, time.time()), progress)
+    )
+    if as_json:
+        _print_json([{"name": name, **msgspec.to_builtins(outcome)} for name, outcome in outcomes.items()])
+    else:
+        out = render.console()
+        for name, outcome in outcomes.items():
+            tail = "" if outcome.ok else _last_words(ctx, name)
+            render.show(render.outcome(name, outcome, time.monotonic() - began, tail), out)
+    if not all(outcome.ok for outcome in outcomes.values()):
+        raise typer.Exit(FAILED)
+
+
+def _last_words(ctx: typer.Context, name: str) -> str:
+    detail = _operator(ctx).client.server(name)
+    return detail.stderr_tail or (detail.exits[-1].stderr_tail if detail.exits else "")
+
+
+@app.command()
+def reload(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read the registry again, and restart only what it changes."""
+    from mcpd.cli import render
+
+    report = _operator(ctx).client.reload(dry_run)
+    if as_json:
+        _print_json(report)
+    else:
+        render.show(render.reload_report(report), render.console())
+        for text in (*report.warnings, *report.problems):
+            typer.echo(f"mcpctl: {text}", err=True)
+    if report.problems:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    name: Server,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 100,
+) -> None:
+    """Show what a server writes on stderr."""
+    from mcpd.cli.text import TerminalFilter
+
+    out = sys.stdout.buffer
+    shown = TerminalFilter() if sys.stdout.isatty() else bytes
+    with _operator(ctx).client.logs(name, lines, follow) as chunks:
+        for chunk in chunks:
+            out.write(shown(chunk))
+            out.flush()
+
+
+@app.command()
+def events(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Of one server only.", autocompletion=server_names)
+    ] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last ones.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Show changes of state, of all servers or of one."""
+    from mcpd.cli import render
+
+    out = render.console()
+    client = _operator(ctx).client
+    if name is not None:
+        client.server(name)
+    with client.events(-lines if lines else 2**53, follow) as found:
+        for event in found:
+            if name is not None and isinstance(event, Event) and event.server != name:
+                continue
+            if as_json:
+                typer.echo(msgspec.json.encode(event).decode())
+            else:
+                render.show(render.event(event, time.time()), out)
+
+
+@app.command()
+def sessions(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the clients that are connected."""
+    from mcpd.cli import render
+
+    found = _operator(ctx).client.sessions()
+    if as_json:
+        return _print_json(found)
+    out = render.console()
+    return render.show(render.sessions(found, render.width_of(out), time.time()), out)
+
+
+@app.command()
+def tools(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Of one server only.", autocompletion=server_names)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the tools that the servers offer."""
+    from mcpd.cli import render
+
+    found = _operator(ctx).client.tools(name)
+    if as_json:
+        return _print_json(found)
+    out = render.console()
+    return render.show(render.tools(found, render.width_of(out)), out)
+
+
+@app.command()
+def call(
+    ctx: typer.Context,
+    name: Server,
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="One of its tools.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ARGUMENT]...", help="key=value, key:=JSON, or one JSON object; - reads it from stdin."
+        ),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 300.0,
+    as_json: Json = False,
+) -> None:
+    """Call a tool and print what it answers; exit code 1 if it says that it failed."""
+    from mcpd.cli import calling
+
+    client = _operator(ctx).client
+    found = _tool(client.tools(name), name, tool)
+    given = [sys.stdin.read()] if words == ["-"] else list(words or ())
+    arguments = calling.arguments(given, msgspec.json.decode(found.input_schema))
+    raw = client.call(name, found.name, arguments, timeout)
+    result = calling.parsed(raw)
+    if as_json:
+        sys.stdout.buffer.write(raw + b"\n")
+    else:
+        typer.echo(calling.result_text(result), err=calling.is_error(result))
+    if calling.is_error(result):
+        raise typer.Exit(FAILED)
+
+
+def _tool(found: list[ToolStatus], server: str, name: str) -> ToolStatus:
+    for one in found:
+        if name in (one.name, one.public_name):
+            return one
+    names = ", ".join(one.name for one in found)
+    raise Failed(f"{server} has no tool {name!r}", f"it has {names}" if names else "it has none now: is it READY?")
+
+
+@app.command()
+def token(
+    ctx: typer.Context,
+    path: Annotated[bool, typer.Option("--path", help="Print where it is kept, not the token.")] = False,
+) -> None:
+    """Print the bearer token that clients of the front door need."""
+    from mcpd.cli.frontdoor import token_file
+
+    file = token_file(_operator(ctx))
+    typer.echo(str(file) if path else file.read_text().strip())
+
+
+@app.command("client-config")
+def client_config(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="claude-desktop, claude-code, cursor or vscode.")],
+    write: Annotated[bool, typer.Option("--write", help="Write it into the client's file, with a backup.")] = False,
+    server: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One server, not all.", autocompletion=server_names)
+    ] = None,
+    view: Annotated[str | None, typer.Option(metavar="VIEW", help="A view of the registry.")] = None,
+    http: Annotated[bool, typer.Option("--http", help="By URL and token, not by command.")] = False,
+    name: Annotated[str | None, typer.Option(help="What the client shall call it.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Another file than the client's usual one.", metavar="PATH")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an entry of that name that is not mcpd's.")] = False,
+) -> None:
+    """Print, or write, what makes a client use the managed servers."""
+    from mcpd.cli import clients
+    from mcpd.cli.frontdoor import entry_for
+
+    if target not in clients.TARGETS:
+        raise typer.BadParameter(f"{target!r} is none of {', '.join(clients.TARGETS)}", ctx, param_hint="TARGET")
+    if server is not None and view is not None:
+        raise typer.BadParameter("one server or one view at a time", ctx, param_hint="--view")
+    kind = clients.TARGETS[target]
+    path = file or kind.path(sys.platform, os.environ, Path.home())
+    entry = entry_for(_operator(ctx), kind, server, view, http)
+    called = name or server or (f"mcpd-{view}" if view else "mcpd")
+    if not write:
+        typer.echo(_pretty({kind.key: {called: entry}}))
+        typer.echo(f"to be merged into {path}; --write does that", err=True)
+        return
+    written = clients.write(path, kind, called, entry, force)
+    if not written.changed:
+        typer.echo(f"{path}: has the entry {called!r} already")
+        return
+    typer.echo(f"{path}: entry {called!r} written" + (f"; before: {written.backup}" if written.backup else ""))
+    typer.echo(f"next: {kind.next_step}")
+
+
+def _operator(ctx: typer.Context) -> Operator:
+    assert isinstance(ctx.obj, Operator)
+    return ctx.obj
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(_pretty(content))
+
+
+def _pretty(content: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
