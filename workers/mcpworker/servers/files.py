@@ -6,7 +6,6 @@ A path begins with the name of a directory: `docs/guide.md` is guide.md in DIREC
 """
 
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,14 +69,15 @@ def read_bytes(path: str, limit: int, offset: int = 0) -> bytes:
     """Bytes of a regular file; what was opened is checked once more, in case a link was changed meanwhile."""
     root, place = locate(path)
     descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         opened = Path(f"/proc/self/fd/{descriptor}")
         if opened.exists() and not opened.readlink().is_relative_to(root):
             raise ToolError(f"there is no {path!r}")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not os.path.isfile(descriptor):
             raise ToolError(f"{path!r} is not a file; list_files shows what is in a directory")
-        file.seek(offset)
-        return file.read(limit)
+        return os.pread(descriptor, limit, offset)
+    finally:
+        os.close(descriptor)
 
 
 def walk(path: str) -> Iterator[str]:
@@ -96,13 +96,15 @@ def list_files(path: Annotated[str, Field(description="a directory; empty for al
     if not path.strip("/"):
         return [Entry(name, "directory", 0) for name in ROOTS]
     (_, place), entries = locate(path), []
+    if not place.is_dir():
+        raise ToolError(f"{path!r} is not a directory; read reads files")
     for name in sorted(os.listdir(place))[:MAX_ENTRIES]:
         try:
             _, target = locate(inner := f"{path.strip('/')}/{name}")
         except ToolError:
             continue  # a link that leads outside, or nowhere
         kind = "directory" if target.is_dir() else "file" if target.is_file() else "other"
-        entries.append(Entry(inner, kind, target.stat().st_size if kind == "file" else 0))
+        entries.append(Entry(inner, kind, target.stat().st_size if target.is_file() else 0))
     return entries
 
 
@@ -120,9 +122,7 @@ def search(
             content = read_bytes(file, MAX_SEARCHED)
         except (ToolError, OSError):
             continue
-        if b"\0" in content[:1024]:
-            continue
-        lines = enumerate(content.decode(errors="replace").splitlines(), 1)
+        lines = enumerate([] if b"\0" in content[:1024] else content.decode(errors="replace").splitlines(), 1)
         found += [Match(file, number, line.strip()[:500]) for number, line in lines if text.lower() in line.lower()]
         if len(found) >= MAX_MATCHES:
             break
