@@ -1,6 +1,7 @@
 """Calls a second and latency of an echo tool over stdio: mcpworker, the SDK's server class, the fastmcp package.
 
-python benchmarks/worker_calls.py [--rounds N] [--calls N] [--in-flight N] [--fastmcp VERSION | --without-fastmcp]
+python benchmarks/worker_calls.py [--rounds N] [--calls N] [--in-flight N]
+       [--without-fastmcp | --fastmcp REQUIREMENT...]
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def main() -> int:
     options = parser.parse_args()
     throughput: dict[str, list[float]] = {}
     latency: dict[str, list[float]] = {}
-    with peers(ECHO, None if options.without_fastmcp else options.fastmcp) as servers:
+    with peers(ECHO, options) as servers:
         sessions = {peer.name: Session(peer) for peer in servers}
         try:
             for session in sessions.values():

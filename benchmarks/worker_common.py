@@ -107,13 +107,13 @@ def frame(number: int, method: str, params: dict[str, Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def peers(template: str, fastmcp: str | None) -> Iterator[list[Peer]]:
-    """Make the servers; `fastmcp` is the version of that package to compare with, "" for the newest, None for none."""
+def peers(template: str, options: argparse.Namespace) -> Iterator[list[Peer]]:
+    """Make the servers that the options ask for."""
     with tempfile.TemporaryDirectory(prefix="worker-bench-") as name:
         folder = Path(name)
         pythons = {"mcpworker": [sys.executable, str(LAUNCHER)], "sdk": [sys.executable]}
-        if fastmcp is not None:
-            pythons["fastmcp"] = [install_fastmcp(folder / "venv", fastmcp)]
+        if not options.without_fastmcp:
+            pythons["fastmcp"] = [install_fastmcp(folder / "venv", options.fastmcp)]
         made = []
         for kind, python in pythons.items():
             imports, construct = KINDS[kind]
@@ -123,12 +123,13 @@ def peers(template: str, fastmcp: str | None) -> Iterator[list[Peer]]:
         yield made
 
 
-def install_fastmcp(folder: Path, version: str) -> str:
+def install_fastmcp(folder: Path, requirements: list[str]) -> str:
     """Install fastmcp into an environment of its own; return its interpreter."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = str(folder / "bin" / "python")
-    wanted = f"fastmcp=={version}" if version else "fastmcp"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True
+    )
     show = "import importlib.metadata as m; print('fastmcp', m.version('fastmcp'), 'on mcp', m.version('mcp'))"
     print(subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout, end="")
     # Compiled before it is measured, as ours is.
@@ -140,7 +141,13 @@ def arguments(description: str, rounds: int) -> argparse.ArgumentParser:
     """Return the parser of what all worker benchmarks take."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="rounds; in each, every server has its turn")
-    parser.add_argument("--fastmcp", default="", metavar="VERSION", help="version of fastmcp (default: the newest)")
+    parser.add_argument(
+        "--fastmcp",
+        nargs="+",
+        default=["fastmcp"],
+        metavar="REQUIREMENT",
+        help="what to install for the comparison, such as fastmcp==2.2.2 mcp==1.6.0 (default: the newest fastmcp)",
+    )
     parser.add_argument("--without-fastmcp", action="store_true", help="compare with the SDK only; needs no network")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     return parser

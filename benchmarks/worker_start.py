@@ -1,6 +1,6 @@
 """Cold start of an empty server, from the start of the process to its answer to initialize.
 
-python benchmarks/worker_start.py [--rounds N] [--fastmcp VERSION | --without-fastmcp]
+python benchmarks/worker_start.py [--rounds N] [--without-fastmcp | --fastmcp REQUIREMENT...]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main() -> int:
     """Measure and print."""
     options = arguments(__doc__ or "", rounds=9).parse_args()
     samples: dict[str, list[tuple[float, float]]] = {}
-    with peers(EMPTY, None if options.without_fastmcp else options.fastmcp) as servers:
+    with peers(EMPTY, options) as servers:
         for peer in servers:
             start(peer)  # byte code is compiled and files are cached
         for number in range(options.rounds):
