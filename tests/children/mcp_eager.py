@@ -1,5 +1,6 @@
-"""Before it answers the handshake it asks for roots, pings, asks for sampling, writes a banner and says a list changed.
-It answers only when it has all three answers, and has a tool whose name is what it heard."""
+"""Before it answers the handshake it writes a banner, asks for roots, pings, asks for sampling, logs, says a list changed.
+It answers only when it has all three answers, and has a tool whose name is what it heard.
+"""
 
 import os
 import sys
@@ -16,6 +17,7 @@ class Eager(Peer):
         self.heard = {}
         for name, method in (("a", "roots/list"), ("b", "ping"), ("c", "sampling/createMessage")):
             self.send({"jsonrpc": "2.0", "id": name, "method": method})
+        self.send({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "early"}})
         self.send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
 
     def take(self, message):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Ship:
         for key in keys or tuple(self.fleet._instances):
             await self.until(key, State.READY, generation=generation)
 
-    async def call(self, server: str, tool: str, **arguments: Any) -> str:
+    async def call(self, server: str, tool: str, /, **arguments: Any) -> str:
         """The text that a tool gives."""
         raw = await self.fleet.call(server, tool, msgspec.json.encode(arguments), DEADLINE)
         text: str = msgspec.json.decode(raw)["content"][0]["text"]
@@ -107,6 +107,28 @@ class Ship:
 
     def events(self) -> list[Event]:
         return [one for one in self.fleet.events(0).take() if isinstance(one, Event)]
+
+
+class Push:
+    """A client's sink that counts what it gets."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self._news = asyncio.Event()
+
+    def deliver(self, frame: bytes, final: bool) -> None:
+        self.frames.append(frame)
+        self._news.set()
+
+    def end(self) -> None:
+        self._news.set()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Wait until `fact()` is true; it is looked at whenever something came."""
+        async with asyncio.timeout(DEADLINE):
+            while not fact():
+                self._news.clear()
+                await self._news.wait()
 
 
 async def within(work: Any) -> Any:
