@@ -139,6 +139,18 @@ class Context:
         return self.session.client_capabilities
 
     @property
+    def input_responses(self) -> mcp_types.InputResponses | None:
+        """What the client answered to an `InputRequiredResult` that the function returned itself."""
+        params = self._current.params
+        return None if params is None else params.input_responses
+
+    @property
+    def request_state(self) -> str | None:
+        """The state of an `InputRequiredResult` that the function returned itself, as it came back."""
+        params = self._current.params
+        return None if params is None else params.request_state
+
+    @property
     def headers(self) -> Mapping[str, str] | None:
         """HTTP headers of the request, None on stdio. They are the client's word, never proof of who it is."""
         return getattr(self._current.request.request, "headers", None)
@@ -277,7 +289,11 @@ class Context:
     async def _ask(self, request: mcp_types.InputRequest, result_type: type[_AnswerT]) -> _AnswerT:
         call = self._current
         if call.conversation is not None:
-            return result_type.model_validate(await call.conversation.ask(request), by_name=True)
+            answer = await call.conversation.ask(request)
+            if isinstance(answer, result_type):
+                return answer
+            # The answers' kinds are told apart by their fields only, and some fit more than one kind.
+            return result_type.model_validate(answer.model_dump(by_alias=True, exclude_unset=True), by_name=False)
         metadata = ServerMessageMetadata(related_request_id=call.request.request_id)
         try:
             return await call.request.session.send_request(request, result_type, metadata=metadata)

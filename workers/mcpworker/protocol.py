@@ -45,7 +45,7 @@ from mcpworker.context import Context, current_context
 from mcpworker.errors import FastMCPError, NotFoundError, Overloaded
 from mcpworker.logs import get_logger
 from mcpworker.results import error_result
-from mcpworker.rounds import Call, converse, may_converse
+from mcpworker.rounds import Call, converse
 from mcpworker.runs import Run, open_run
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class LowLevelServer(Server[Run]):
     async def _serve(
         self, request: _Request, params: InputResponseRequestParams, function: Callable[[Context], Awaitable[Any]]
     ) -> Any:
-        call = Call(request.lifespan_context, request)
+        call = Call(request.lifespan_context, request, params)
         context = Context(self._fastmcp, call)
 
         async def run() -> Any:
@@ -228,9 +228,7 @@ class LowLevelServer(Server[Run]):
             finally:
                 current_context.reset(token)
 
-        if params.request_state is not None or may_converse(request):
-            return await converse(call, params.request_state, params.input_responses, run)
-        return await run()
+        return await converse(call, run)
 
     def _in(self, request: _Request) -> "_Current":
         return _Current(Context(self._fastmcp, Call(request.lifespan_context, request)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from mcp import MCPError
 from mcp.server.context import ServerRequestContext
-from mcp_types import INVALID_PARAMS, InputRequest, InputRequiredResult, InputResponses
+from mcp_types import INVALID_PARAMS, InputRequest, InputRequiredResult, InputResponseRequestParams, InputResponses
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcpworker.errors import Overloaded
@@ -30,6 +30,7 @@ logger = get_logger("rounds")
 MAX_PARKED = 256
 PARKED_SECONDS = 600.0
 MAX_QUESTIONS = 64
+_STATE_PREFIX = "parked:"
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Call:
 
     run: "Run"
     request: ServerRequestContext[Any, Any]
+    params: InputResponseRequestParams | None = None
     conversation: "Conversation | None" = None
 
 
@@ -146,7 +148,7 @@ class Parked:
             oldest = next(iter(self._waiting))
             logger.warning("%d calls wait for input already; the oldest is given up", MAX_PARKED)
             self._waiting.pop(oldest).cancel()
-        state = secrets.token_urlsafe(16)
+        state = _STATE_PREFIX + secrets.token_urlsafe(16)
         self._waiting[state] = conversation
         conversation.park(lambda: self._give_up(state))
         return state
@@ -177,17 +179,18 @@ def may_converse(request: ServerRequestContext[Any, Any]) -> bool:
     return able is not None and (able.elicitation is not None or able.sampling is not None or able.roots is not None)
 
 
-async def converse(
-    call: Call,
-    state: str | None,
-    answers: InputResponses | None,
-    function: Callable[[], Awaitable[Any]],
-) -> Any:
-    """One round: begin the call, or go on with a parked one; what to answer the client."""
-    run = call.run
-    if state is not None:
+async def converse(call: Call, function: Callable[[], Awaitable[Any]]) -> Any:
+    """One round: begin the call, or go on with a parked one; what to answer the client.
+
+    A function that returns `InputRequiredResult` itself keeps its own state, and is simply called again.
+    """
+    run, params = call.run, call.params
+    state = None if params is None else params.request_state
+    if state is not None and state.startswith(_STATE_PREFIX):
         conversation = run.parked.take(state)
-        conversation.resume(call.request, answers)
+        conversation.resume(call.request, None if params is None else params.input_responses)
+    elif not may_converse(call.request):
+        return await function()
     else:
         conversation = call.conversation = Conversation(call)
         run.tasks.start_soon(conversation.work, function, name="conversation")

@@ -41,9 +41,9 @@ class Run:
         self.listeners = ListenHandler(self._bus)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._lifespans: dict[int, Any] = {}
-        self._opening: dict[int, asyncio.Event] = {}
-        self._failed: dict[int, Exception] = {}
+        self._lifespans: dict[FastMCP[Any], Any] = {}
+        self._opening: dict[FastMCP[Any], asyncio.Event] = {}
+        self._failed: dict[FastMCP[Any], Exception] = {}
         self._closing = asyncio.Event()
         self._sessions: dict[int, ServerSession] = {}
         self._events: dict[ServerEvent, None] = {}
@@ -53,13 +53,13 @@ class Run:
 
     def lifespan_value(self, server: "FastMCP[Any]") -> Any:
         """What the lifespan of the server, or of a server mounted in it, yielded."""
-        return self._lifespans.get(id(server), {})
+        return self._lifespans.get(server, {})
 
     async def enter(self, server: "FastMCP[Any]", stack: AsyncExitStack) -> None:
         """Enter a server's lifespan and those of all that is mounted in it, each once, the outermost first."""
-        if id(server) in self._lifespans:
+        if server in self._lifespans:
             return
-        self._lifespans[id(server)] = await stack.enter_async_context(_ShieldedExit(server._open_lifespan()))
+        self._lifespans[server] = await stack.enter_async_context(_ShieldedExit(server._open_lifespan()))
         for mounted in server._mounted_servers():
             await self.enter(mounted, stack)
 
@@ -69,14 +69,14 @@ class Run:
         Raises:
             FastMCPError: its lifespan failed.
         """
-        if id(server) in self._lifespans:
+        if server in self._lifespans:
             return
-        ready = self._opening.get(id(server))
+        ready = self._opening.get(server)
         if ready is None:
-            ready = self._opening[id(server)] = asyncio.Event()
+            ready = self._opening[server] = asyncio.Event()
             self.late.start_soon(self._keep_open, server, ready, name=f"lifespan:{server.name}")
         await ready.wait()
-        if (error := self._failed.get(id(server))) is not None:
+        if (error := self._failed.get(server)) is not None:
             raise FastMCPError(f"mounted server {server.name!r} did not start: {error}") from error
 
     async def _keep_open(self, server: "FastMCP[Any]", ready: asyncio.Event) -> None:
@@ -87,7 +87,7 @@ class Run:
                 await self._closing.wait()
         except Exception as error:
             logger.exception("lifespan of mounted server %r failed", server.name)
-            self._failed[id(server)] = error
+            self._failed[server] = error
         finally:
             ready.set()
 

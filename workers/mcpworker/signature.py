@@ -40,7 +40,11 @@ class Function:
         self.context_parameter = _context_parameter(fn)
         self.metadata = self._analyse(fn, what, structured)
         fields = self.metadata.arg_model.model_fields
-        self._arguments = tuple((field.alias or key, key) for key, field in fields.items())
+        # A field has another name than its parameter only where that would hide a method of the model; the alias is
+        # the parameter then. An alias that the author gave is for clients only.
+        self._arguments = tuple(
+            (key if key in self.parameters else field.alias or key, key) for key, field in fields.items()
+        )
         # Only where the hint is not plain `str` may a string be JSON for something else.
         self._decodable = frozenset(
             field.alias or key for key, field in fields.items() if _strip(field.annotation) is not str

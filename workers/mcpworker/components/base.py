@@ -1,11 +1,14 @@
 """What all components have in common: a name, words about it, and how its failures read."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from mcp_types import Icon
 
-__all__ = ["Described", "error_text"]
+__all__ = ["Described", "check_mime_type", "error_text"]
+
+_MIME_TYPE = re.compile(r"[a-zA-Z0-9]+/[a-zA-Z0-9\-+.]+(;.*)?")
 
 
 class Described:
@@ -30,6 +33,17 @@ class Described:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
+
+
+def check_mime_type(mime_type: str, uri: str) -> str:
+    """The MIME type itself.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _MIME_TYPE.fullmatch(mime_type):
+        raise ValueError(f"resource {uri!r}: {mime_type!r} is no MIME type; write type/subtype")
+    return mime_type
 
 
 def error_text(error: BaseException) -> str:

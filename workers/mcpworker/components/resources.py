@@ -17,7 +17,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from mcpworker.components.base import Described
+from mcpworker.components.base import Described, check_mime_type
 from mcpworker.components.template import ResourceTemplate
 from mcpworker.results import json_text
 from mcpworker.signature import Function, docstring
@@ -37,7 +37,6 @@ __all__ = [
     "TextResource",
 ]
 
-_MIME_TYPE = re.compile(r"^[a-zA-Z0-9]+/[a-zA-Z0-9\-+.]+(;.*)?$")
 _URI = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*:")
 _HTTP_TIMEOUT = 30.0
 _MAX_HTTP_BODY = 64 * 1024 * 1024
@@ -67,10 +66,8 @@ class Resource(Described):
         self.uri = str(uri)
         if not _URI.match(self.uri):
             raise ValueError(f"resource {self.uri!r} has no scheme; write it as, for example, data://{self.uri}")
-        if not _MIME_TYPE.match(mime_type):
-            raise ValueError(f"resource {self.uri!r}: {mime_type!r} is no MIME type; write type/subtype")
         super().__init__(name or self.uri, title=title, description=description, tags=tags, icons=icons, meta=meta)
-        self.mime_type = mime_type
+        self.mime_type = check_mime_type(mime_type, self.uri)
         self.annotations = annotations
         self.size = size
 

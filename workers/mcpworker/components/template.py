@@ -12,7 +12,7 @@ from mcp import InvalidUriTemplate, UriTemplate
 from mcp.shared.path_security import contains_path_traversal, is_absolute_path
 from mcp_types import Annotations, Icon, InputRequiredResult, ReadResourceResult
 
-from mcpworker.components.base import Described
+from mcpworker.components.base import Described, check_mime_type
 from mcpworker.errors import ResourceError
 from mcpworker.signature import Function, docstring
 
@@ -116,7 +116,7 @@ class ResourceTemplate(Described):
             icons=icons,
             meta=meta,
         )
-        self.mime_type = mime_type
+        self.mime_type = check_mime_type(mime_type, uri_template)
         self.annotations = annotations
         self._matcher = _Matcher(uri_template)
         self._check_parameters()

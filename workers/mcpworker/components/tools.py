@@ -9,7 +9,7 @@ from mcp_types import CallToolResult, Icon, InputRequiredResult, ToolAnnotations
 from pydantic import ValidationError
 
 from mcpworker.components.base import Described, error_text
-from mcpworker.errors import FastMCPError, ToolError
+from mcpworker.errors import FastMCPError, Overloaded, ToolError
 from mcpworker.logs import get_logger
 from mcpworker.results import StructuredOutput, error_result, to_content
 from mcpworker.signature import Function, docstring
@@ -147,7 +147,7 @@ class FunctionTool(Tool):
             return self._result(value)
         except MCPError:
             raise
-        except (FastMCPError, ValidationError) as error:
+        except (FastMCPError, Overloaded, ValidationError) as error:
             logger.info("tool %r failed: %r", self.name, str(error))
             return error_result(f"Error executing tool {self.name}: {error_text(error)}")
         except Exception as error:
