@@ -94,11 +94,14 @@ class Function:
                     decoded[key] = replacement
         try:
             model = self.metadata.arg_model.model_validate(decoded)
-        except ValidationError:
+        except ValidationError as error:
             if decoded is arguments:
                 raise
             # The text may have been meant as text after all ("null" for a name).
-            model = self.metadata.arg_model.model_validate(arguments)
+            try:
+                model = self.metadata.arg_model.model_validate(arguments)
+            except ValidationError:
+                raise error from None  # of the two, the one that does not also complain about what was decoded
         return {name: getattr(model, key) for name, key in self._arguments}
 
     async def call(self, arguments: dict[str, Any], context: "Context | None") -> Any:
