@@ -1,6 +1,7 @@
 """A fleet without processes that keeps the promises of `FleetView`, and the control API over it on a real socket.
 
-A server is a script of what its starts come to: "ok", or the reason why not. Its tools are echoes.
+A server is a script of what its starts come to: "ok", "hang" (until shutdown), or the reason why not. Its tools are
+echoes.
 """
 
 from __future__ import annotations
@@ -170,7 +171,9 @@ class MemoryFleet:
         for state in ("STARTING", "INITIALIZING"):
             self.move(name, state)
             await asyncio.sleep(0)
-        if result == "ok":
+        if result == "hang":
+            await self.stopping.wait()
+        if result in ("ok", "hang"):
             server.last_error = None
             self.move(name, "READY")
             return Outcome(ok=True, state="READY")

@@ -78,7 +78,7 @@ def main(
 
 @app.command("list")
 def list_servers(ctx: typer.Context, as_json: Json = False) -> None:
-    """List the servers: what runs, for how long, and what went wrong last."""
+    """List the servers and their states."""
     from mcpd.cli import render
 
     statuses = _operator(ctx).client.servers()
@@ -90,7 +90,7 @@ def list_servers(ctx: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def status(ctx: typer.Context, name: Server, as_json: Json = False) -> None:
-    """Show one server: its processes, how it ended before, its last words."""
+    """Show one server: what it runs, how it ended before, its last words."""
     from mcpd.cli import render
 
     detail = _operator(ctx).client.server(name)
@@ -102,25 +102,25 @@ def status(ctx: typer.Context, name: Server, as_json: Json = False) -> None:
 
 @app.command()
 def start(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
-    """Start servers; return when they are READY, or say why not."""
+    """Start servers and wait until they are READY."""
     _act(ctx, "start", names, every, as_json)
 
 
 @app.command()
 def stop(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
-    """Stop servers; return when nothing of them runs any more."""
+    """Stop servers and wait until nothing of them runs."""
     _act(ctx, "stop", names, every, as_json)
 
 
 @app.command()
 def restart(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
-    """Stop and start servers; return when they are READY again, or say why not."""
+    """Restart servers and wait until they are READY."""
     _act(ctx, "restart", names, every, as_json)
 
 
 @app.command("reset-failed")
 def reset_failed(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
-    """Forget failures and the delay before the next try, and try again now."""
+    """Forget failures and delays, and try again now."""
     _act(ctx, "reset_failed", names, every, as_json)
 
 
@@ -128,10 +128,10 @@ def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as
     from mcpd.cli import render
     from mcpd.cli.acting import act
 
-    client = _operator(ctx).client
-    known = [one.name for one in client.servers()]
     if every == bool(names):
         raise typer.BadParameter("name servers, or say --all", ctx, param_hint="NAME")
+    client = _operator(ctx).client
+    known = [one.name for one in client.servers()]
     wanted = known if every else list(dict.fromkeys(names or ()))
     if unknown := [name for name in wanted if name not in known]:
         there = f"there are {', '.join(known)}" if known else "the registry has none"
@@ -139,9 +139,13 @@ def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as
 
     progress = render.console(sys.stderr)
     began = time.monotonic()
-    outcomes = act(
-        client, getattr(client, verb), wanted, lambda event: render.show(render.event(event, time.time()), progress)
-    )
+    try:
+        outcomes = act(
+            client, getattr(client, verb), wanted, lambda event: render.show(render.event(event, time.time()), progress)
+        )
+    except KeyboardInterrupt:
+        typer.echo("mcpctl: the daemon goes on with it; `mcpctl list` shows how", err=True)
+        raise
     if as_json:
         _print_json([{"name": name, **msgspec.to_builtins(outcome)} for name, outcome in outcomes.items()])
     else:
@@ -164,7 +168,7 @@ def reload(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read the registry again, and restart only what it changes."""
+    """Read the registry again; restart only what changed."""
     from mcpd.cli import render
 
     report = _operator(ctx).client.reload(dry_run)
@@ -267,7 +271,10 @@ def call(
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 300.0,
     as_json: Json = False,
 ) -> None:
-    """Call a tool and print what it answers; exit code 1 if it says that it failed."""
+    """Call a tool and print its result.
+
+    The exit code is 1 if the tool says that it failed.
+    """
     from mcpd.cli import calling
 
     client = _operator(ctx).client
@@ -297,7 +304,7 @@ def token(
     ctx: typer.Context,
     path: Annotated[bool, typer.Option("--path", help="Print where it is kept, not the token.")] = False,
 ) -> None:
-    """Print the bearer token that clients of the front door need."""
+    """Print the bearer token of the front door."""
     from mcpd.cli.frontdoor import token_file
 
     file = token_file(_operator(ctx))
@@ -318,7 +325,10 @@ def client_config(
     file: Annotated[Path | None, typer.Option(help="Another file than the client's usual one.", metavar="PATH")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an entry of that name that is not mcpd's.")] = False,
 ) -> None:
-    """Print, or write, what makes a client use the managed servers."""
+    """Make a client use the managed servers.
+
+    Prints the entry for the client's configuration, or writes it there; all else in that file stays as it is.
+    """
     from mcpd.cli import clients
     from mcpd.cli.frontdoor import entry_for
 
@@ -340,6 +350,15 @@ def client_config(
         return
     typer.echo(f"{path}: entry {called!r} written" + (f"; before: {written.backup}" if written.backup else ""))
     typer.echo(f"next: {kind.next_step}")
+
+
+@app.command("connect", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def connect(ctx: typer.Context) -> None:
+    """Be an MCP server on stdin and stdout, for a client."""
+    from mcpd.cli import connect as program
+
+    config = _operator(ctx).config
+    raise typer.Exit(program.main([*ctx.args, *(["--config", str(config)] if config is not None else [])]))
 
 
 def _operator(ctx: typer.Context) -> Operator:

@@ -94,7 +94,7 @@ def stop(
     socket: Socket = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait until it is gone.")] = 90.0,
 ) -> None:
-    """Stop the daemon and all its servers; return when it is gone."""
+    """Stop the daemon, and wait until it is gone."""
     from mcpd.cli.detach import stop_daemon
 
     pid = stop_daemon(Operator(config, socket).client, timeout)
@@ -103,7 +103,7 @@ def stop(
 
 @app.command()
 def check(config: Config = None, as_json: Json = False) -> None:
-    """Read the registry and tell everything that is wrong with it; start nothing."""
+    """Tell everything that is wrong with the registry."""
     from mcpd.config.load import find_registry, load
     from mcpd.errors import ConfigError
 

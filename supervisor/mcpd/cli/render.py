@@ -81,13 +81,13 @@ def servers(statuses: Sequence[ServerStatus], width: int | None, now: float) -> 
     columns: Sequence[Column[ServerStatus]] = (
         Column("NAME", lambda row: row.name),
         Column("STATE", lambda row: row.state, style=_state_style),
-        Column("SINCE", lambda row: duration(now - row.since), rank=3, right=True),
-        Column("RESTARTS", lambda row: str(row.restarts), rank=6, right=True),
-        Column("PID", lambda row: _number(row.pid), rank=7, right=True),
+        Column("SINCE", lambda row: duration(now - row.since), rank=2, right=True),
+        Column("RESTARTS", lambda row: str(row.restarts), rank=7, right=True),
+        Column("PID", lambda row: _number(row.pid), rank=8, right=True),
         Column("RSS", lambda row: size(row.rss), rank=4, right=True),
-        Column("ISOLATION", lambda row: row.isolation or "-", rank=8),
-        Column("TOOLS", lambda row: str(row.tools), rank=2, right=True),
-        Column("CALLS", lambda row: str(row.calls), rank=5, right=True),
+        Column("ISOLATION", lambda row: row.isolation or "-", rank=3),
+        Column("TOOLS", lambda row: str(row.tools), rank=5, right=True),
+        Column("CALLS", lambda row: str(row.calls), rank=6, right=True),
         Column("LAST ERROR", lambda row: row.last_error or "", rank=1, elastic=True),
     )
     result = table(columns, statuses, width) if statuses else _text("")
@@ -99,7 +99,8 @@ def summary(statuses: Sequence[ServerStatus]) -> str:
     if not statuses:
         return "no servers: write [servers.NAME] tables into the registry, then `mcpctl reload`"
     states = Counter(status.state for status in statuses)
-    counted = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    by_count = sorted(states.most_common(), key=lambda pair: pair[0] != "READY")
+    counted = ", ".join(f"{count} {state}" for state, count in by_count)
     memory = sum(status.rss or 0 for status in statuses)
     calls = sum(status.calls for status in statuses)
     parts = [f"{_count(len(statuses), 'server')}: {counted}"]
