@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import anyio
 import mcp_types as types
 import pytest
 from mcp import MCPError
+from mcp.client.subscriptions import listen
 
 from mcpworker import Client, Context, FastMCP
 from mcpworker.client import SSETransport, StdioTransport, StreamableHttpTransport
@@ -350,40 +352,57 @@ async def test_meta_of_a_call_passes_but_for_what_belongs_to_the_connection() ->
     assert result.structured_content == {"client_id": "c1", "x/y": 1}
 
 
-async def test_changes_in_the_backend_reach_clients() -> None:
+@FOUR_CELLS
+async def test_changes_in_the_backend_reach_clients(front: Era, back: Era) -> None:
     backend = FastMCP("Backend")
 
     @backend.resource("data://x")
     def x() -> str:
         return "x"
 
-    seen: list[type] = []
+    seen: list[str] = []
     news = asyncio.Event()
 
     async def keep(message: object) -> None:
-        seen.append(type(message))
-        news.set()
+        assert isinstance(message, types.Notification)
+        if message.method != "notifications/message":
+            seen.append(message.method)
+            news.set()
 
-    async def next_news() -> list[type]:
-        with anyio.fail_after(10):
-            await news.wait()
-        news.clear()
-        told = seen.copy()
-        seen.clear()
-        return told
+    async def hear_of(change: Callable[[], object], method: str) -> None:
+        """Make a change, again and again until it is told: when a stream is open on the far side cannot be seen."""
+        with anyio.fail_after(20):
+            while method not in seen:
+                change()
+                news.clear()
+                with anyio.move_on_after(0.1):
+                    await news.wait()
 
-    async with Client(FastMCP.from_client(backend), era="handshake", message_handler=keep) as client:
+    proxy = FastMCP.from_client(Client(backend, era=back))
+    async with Client(proxy, era=front, message_handler=keep) as client, contextlib.AsyncExitStack() as stack:
         await client.list_tools()
-        backend.add_tool(lambda: "late", name="late")
-        assert await next_news() == [types.ToolListChangedNotification]
-        backend.add_prompt(lambda: "late", name="late")
-        assert await next_news() == [types.PromptListChangedNotification]
+        if front == "handshake":
+            params = types.SubscribeRequestParams(uri="data://y")
+            await client.session.send_request(types.SubscribeRequest(params=params), types.EmptyResult)
+        else:
+            stream = listen(
+                client.session,
+                tools_list_changed=True,
+                prompts_list_changed=True,
+                resources_list_changed=True,
+                resource_subscriptions=["data://y"],
+            )
+            await stack.enter_async_context(stream)
+        names = iter(range(1000))
+        tools = lambda: backend.add_tool(lambda: "late", name=f"late{next(names)}")  # noqa: E731
+        await hear_of(tools, "notifications/tools/list_changed")
+        prompts = lambda: backend.add_prompt(lambda: "late", name=f"late{next(names)}")  # noqa: E731
+        await hear_of(prompts, "notifications/prompts/list_changed")
+        await hear_of(lambda: backend.notify_resource_updated("data://y"), "notifications/resources/updated")
         backend.remove_resource("data://x")
-        assert await next_news() == [types.ResourceListChangedNotification]
-        params = types.SubscribeRequestParams(uri="data://y")
-        await client.session.send_request(types.SubscribeRequest(params=params), types.EmptyResult)
-        backend.notify_resource_updated("data://y")
-        assert await next_news() == [types.ResourceUpdatedNotification]
+        with anyio.fail_after(20):
+            while "notifications/resources/list_changed" not in seen:
+                await anyio.sleep(0.01)
 
 
 # --- the kept session -------------------------------------------------------------------------------------------

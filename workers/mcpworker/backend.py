@@ -22,6 +22,7 @@ from mcpworker.client import Client
 from mcpworker.client.connection import Connection
 from mcpworker.client.logging import create_log_callback, default_log_handler
 from mcpworker.errors import CapabilityError
+from mcpworker.following import Following
 from mcpworker.logs import get_logger
 from mcpworker.sessions import asked_level, connection_of
 
@@ -39,9 +40,6 @@ LAST_RETRY = 10.0
 """Seconds after a failed connecting in which no other is tried: the first, doubled by each failure up to the last."""
 
 LEVELS: tuple[types.LoggingLevel, ...] = get_args(types.LoggingLevel)
-
-MAX_FOLLOWED = 10_000
-"""Resources of one backend whose changes are followed."""
 
 TURN_TIMEOUT = 30.0
 """Seconds that a call to an interactive backend waits for the calls of other clients to end."""
@@ -67,7 +65,7 @@ class Backend:
         self._calls: list[Context] = []
         self._ended = asyncio.Event()
         self._interactive = False
-        self._followed: set[str] = set()
+        self._following = Following()
         self._level: types.LoggingLevel | None = None
 
     def __repr__(self) -> str:
@@ -78,6 +76,8 @@ class Backend:
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Keep the session, once it is needed, until the last of those who hold it leaves."""
+        if not self._holders:  # perhaps in another event loop than the last time
+            self._connecting, self._ended = asyncio.Lock(), asyncio.Event()
         self._holders += 1
         try:
             yield
@@ -136,10 +136,7 @@ class Backend:
             raise self._unreachable(f"the last attempt failed; the next one may be made in {wait:.1f} s")
         connection = Connection(self._open, name=f"proxy-backend-{id(self):x}")
         try:
-            session = await connection.open()
-            for uri in self._followed:
-                with contextlib.suppress(MCPError):  # it may be gone, and is no reason to have no backend
-                    await _subscribe(session, uri)
+            await connection.open()
         except BaseException as error:
             await connection.close()
             if not isinstance(error, Exception):
@@ -151,15 +148,18 @@ class Backend:
         self._connection, self._level = connection, None
         return connection
 
-    def _open(self) -> contextlib.AbstractAsyncContextManager[ClientSession]:
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[ClientSession]:
         # What the script's own client answers it goes on answering; the rest is asked of the client in front.
         given = self.client.session_kwargs
-        return self.client.connect_session(
+        connecting = self.client.connect_session(
             sampling_callback=given.get("sampling_callback") or self._ask,
             elicitation_callback=given.get("elicitation_callback") or self._ask,
             logging_callback=self._receive_log,
             message_handler=self._receive_message,
         )
+        async with connecting as session, self._following.during(session):
+            yield session
 
     async def _drop(self, connection: Connection | None) -> None:
         """Close a connection; another that has taken its place stays."""
@@ -264,15 +264,11 @@ class Backend:
     async def follow(self, uri: str) -> None:
         """Ask the backend for word of a resource's changes, now and after each new connecting.
 
-        It is not asked to stop: the words of a resource that nobody follows any more go no further than the proxy.
-        A backend that has no subscriptions is not asked.
+        Raises:
+            MCPError: it refused, or cannot be reached.
         """
-        if uri in self._followed:
-            return
-        if len(self._followed) >= MAX_FOLLOWED:
-            raise MCPError(types.INTERNAL_ERROR, f"{MAX_FOLLOWED} resources of this backend are followed already")
-        self._followed.add(uri)
-        await self.request(lambda session: _subscribe(session, uri))
+        if self._following.add(uri):
+            await self.request(lambda session: self._following.ask(session, uri))
 
     async def _raise_level(self, connection: Connection, context: "Context | None") -> None:
         """Have the backend send the messages that the client asked for, if it does not yet."""
@@ -286,15 +282,6 @@ class Backend:
         params = types.SetLevelRequestParams(level=level)
         await session.send_request(types.SetLevelRequest(params=params), types.EmptyResult)
         self._level = level
-
-
-async def _subscribe(session: ClientSession, uri: str) -> None:
-    capabilities = session.server_capabilities
-    if session.initialize_result is None or capabilities is None or capabilities.resources is None:
-        return
-    if capabilities.resources.subscribe:
-        request = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
-        await session.send_request(request, types.EmptyResult)
 
 
 async def _sample(cause: "Context", params: types.CreateMessageRequestParams) -> Any:
