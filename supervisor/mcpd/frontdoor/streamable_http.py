@@ -38,6 +38,7 @@ EVICTABLE_AFTER: Final = 60.0  # idle seconds, after which a session may have to
 ACCEPTED: Final = Reply(202)
 CLOSED: Final = Reply(204)
 ALLOW: Final[Header] = (b"allow", b"GET, POST, DELETE")
+SESSION_REVISIONS: Final = frozenset(revision.encode() for revision in eras.HANDSHAKE_REVISIONS)
 VERSION_HEADER_SINCE: Final = frozenset({"2025-06-18", "2025-11-25"})
 PER_REQUEST: Final = frozenset(revision.encode() for revision in eras.PER_REQUEST_REVISIONS)
 KNOWN: Final = ", ".join(eras.HANDSHAKE_REVISIONS)
@@ -286,13 +287,13 @@ def _initialize(headers: Headers, body: bytes) -> jsonrpc.Message:
 
 
 def _check_version(session: HttpSession, version: bytes) -> None:
-    """400 for a revision that is not the session's (2025-06-18 transports, Protocol Version Header). Before that
-    revision the header meant nothing."""
-    revision = session.revision
-    session.version = revision.encode()
-    if version == session.version or (revision not in VERSION_HEADER_SINCE and version not in PER_REQUEST):
-        return
-    raise refusal(400, f"MCP-Protocol-Version is not the revision of this session ({revision})")
+    """400 for a revision that we do not serve in sessions (2025-06-18 transports, Protocol Version Header).
+
+    Another known one than the session's passes: clients in the field send the one that they asked for at first.
+    """
+    if version not in SESSION_REVISIONS and (session.revision in VERSION_HEADER_SINCE or version in PER_REQUEST):
+        raise refusal(400, f"MCP-Protocol-Version: this is a session of revision {session.revision} ({KNOWN})")
+    session.version = version  # so that the next request with it is not looked at again
 
 
 def _decode(body: bytes) -> jsonrpc.Message:
