@@ -22,6 +22,7 @@ from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.states import State
 from mcpd.process import tree
+from mcpd.process.child import Child
 from mcpd.store.store import Store
 from support.processes import CHILDREN, DEADLINE, facts, open_descriptors
 
@@ -81,6 +82,11 @@ class Ship:
         pid = self.fleet.server(server).status.pid
         assert pid is not None
         return pid
+
+    def child(self, key: str) -> Child:
+        incarnation = self.instance(key).incarnation
+        assert incarnation is not None
+        return incarnation.child
 
     async def until(self, key: str, *states: State, generation: int = 0) -> Instance:
         """Wait until an instance is in one of these states, of that generation or a later one."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from mcpd.clock import Clock
+from mcpd.config.diff import diff
 from mcpd.config.load import load
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.config.secrets import resolve_env
@@ -175,6 +176,8 @@ class Fleet:
 
     async def _tear_down(self) -> None:
         """Nothing is left running, however `run` ended; after `stop_all` only abandoned ones are left."""
+        self._stage = _Stage.STOPPING
+        self.log.close()
         children = [child for one in self._instances.values() if (child := one.close()) is not None]
         for child in children:
             child.kill()
@@ -356,12 +359,12 @@ class Fleet:
     async def reload(self, dry_run: bool) -> ReloadReport:
         async with self._reloading:
             new = await asyncio.to_thread(load, self.registry.path, self._environ)
-            changes = operators.changes_between(self.registry, new)
+            changes = diff(self.registry, new)
             if dry_run:
                 return operators.report(changes, new, dry_run=True)
             if self._stage is not _Stage.RUNNING:
                 raise Overloaded("the daemon is stopping")
-            self._apply(new, frozenset(changes.restart))
+            self._apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
             for name in changes.removed:
                 self._wish(name, None)
             report = operators.report(changes, new)
@@ -471,7 +474,7 @@ def _is_coming(instance: Instance) -> bool:
 
 def _why_absent(instance: Instance) -> str:
     error = status.last_error(instance)
-    match instance.heading:
+    match State.ABANDONED if instance.state is State.ABANDONED else instance.heading:
         case State.DISABLED:
             return "it is disabled in the registry"
         case State.BACKOFF:

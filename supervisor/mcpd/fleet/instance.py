@@ -171,10 +171,11 @@ class Instance:
         return self.state
 
     def hurry(self) -> None:
-        """There is no time left for a drain or a patient stop."""
+        """There is no time left for a drain or a patient stop, neither for one under way nor for one to come."""
         if self.incarnation is not None:
             self.incarnation.patient = False
-            self._start("hurry", self._hurried, self.incarnation)
+            if self.state not in LIVE:
+                self._start("hurry", self._hurried, self.incarnation)
 
     def close(self) -> Child | None:
         """The daemon is being torn down: nothing is handled any more. Returns what may still run."""
@@ -294,6 +295,7 @@ class Instance:
             self.post(Gone(self.now(), forced=outcome.rung is Rung.KILLED))
 
     async def _hurried(self, incarnation: Incarnation) -> None:
+        """Make a stop under way faster; what it comes to is told to whoever began it."""
         await incarnation.child.stop(HURRY)
 
     def _start(

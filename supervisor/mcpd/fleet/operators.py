@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from mcpd.clock import Clock
-from mcpd.config.diff import Changes, diff
+from mcpd.config.diff import LIVE_SETTINGS, Changes
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.control.view import ReloadReport, SessionStatus, ToolStatus
 from mcpd.errors import ClientFault
@@ -44,8 +44,11 @@ def launcher_path() -> str | None:
 # -- Reload ----------------------------------------------------------------------------------------------------------
 
 
-def changes_between(old: Registry, new: Registry) -> Changes:
-    return diff(old, new)
+def in_effect(old: Registry, new: Registry) -> Registry:
+    """`new` without the settings that count only after the daemon's own restart; until then each reload names them."""
+    live = {key.removeprefix("frontdoor.") for key in LIVE_SETTINGS}
+    frontdoor = old.frontdoor.model_copy(update={key: getattr(new.frontdoor, key) for key in live})
+    return new.model_copy(update={"daemon": old.daemon, "sandbox": old.sandbox, "frontdoor": frontdoor})
 
 
 def report(changes: Changes, new: Registry, *, dry_run: bool = False) -> ReloadReport:

@@ -13,13 +13,15 @@ from mcpd.fleet.instance import Instance, PastExit
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.events import Result
 from mcpd.lifecycle.health import Life
-from mcpd.lifecycle.phases import Abandoned, Failed, NotReady, Waiting
+from mcpd.lifecycle.phases import Abandoned, Failed, Initializing, NotReady, Waiting
 from mcpd.lifecycle.states import State
 from mcpd.process.usage import Usage
 from mcpd.sandbox.policy import command
 from mcpd.wire import jsonrpc
 from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import WireError
+
+SLOW_START = 5.0
 
 _BEST_FIRST = (
     State.READY,
@@ -150,6 +152,9 @@ def _notes(instance: Instance) -> list[str]:
     phase = instance.machine.phase
     if isinstance(phase, Waiting) and phase.limited:
         notes.append(f"{instance.key}: the start limit is hit; it is tried at the longest delay")
+    if isinstance(phase, Initializing) and (waited := instance.now() - phase.since) > SLOW_START:
+        limit = instance.spec.start_timeout
+        notes.append(f"{instance.key}: slow start: initialising for {waited:.0f} s (start_timeout {limit:g} s)")
     if instance.state is State.STARTING and instance.spec.after:
         notes.append(f"{instance.key}: may be waiting for {', '.join(instance.spec.after)}")
     return notes

@@ -214,37 +214,30 @@ class Lifecycle:
         if isinstance(phase, Stopping):
             if phase.cause is not None:
                 exit = replace(phase.cause, text=f"{phase.cause.text}; {event.status}")
-            elif phase.goal is Goal.POLICY:
-                exit = Exit(event.result, event.status)
             else:
-                exit = Exit(Result.SUCCESS, event.status)
+                exit = Exit(Result.SUCCESS, event.status)  # it was told to end; how it did is its own affair
             return Ended(event.at, phase.goal, exit), [Detach(str(exit))], str(exit)
         result = Result.UNEXPECTED_EXIT if event.result is Result.SUCCESS else event.result
         exit = Exit(result, event.status)
         return Ended(event.at, Goal.POLICY, exit), [Detach(str(exit)), End(drain=False)], str(exit)
 
     def _outlived(self, event: Outlived) -> tuple[Phase, list[Effect], str]:
+        phase = self.phase
         retry = SetTimer(event.at + RETRY_KILL)
-        match self.phase:
-            case Abandoned() as phase:
-                return phase, [retry], ""
-            case Stopping(goal=goal) | Ended(goal=goal):
-                exit = Exit(Result.TIMEOUT, event.message)
-                return Abandoned(event.at, goal, exit), [Detach(str(exit)), retry], str(exit)
-            case phase:  # refused by the table
-                return phase, [], ""
+        if isinstance(phase, Abandoned):
+            return phase, [retry], ""
+        assert isinstance(phase, Stopping | Ended)
+        exit = Exit(Result.TIMEOUT, event.message)
+        return Abandoned(event.at, phase.goal, exit), [Detach(str(exit)), retry], str(exit)
 
     def _gone(self, event: Gone, luck: float) -> tuple[Phase, list[Effect], str]:
-        match self.phase:
-            case Ended(goal=goal, exit=exit):
-                if event.forced and exit.result is Result.SUCCESS:
-                    exit = Exit(Result.TIMEOUT, f"it had to be killed; {exit.text}")
-                return self._over(event.at, goal, exit, luck)
-            case Abandoned(goal=goal, exit=exit):
-                phase, effects, why = self._over(event.at, goal, exit, luck)
-                return phase, [CancelTimer(), *effects], why
-            case phase:  # refused by the table
-                return phase, [], ""
+        phase = self.phase
+        assert isinstance(phase, Ended | Abandoned)
+        exit = phase.exit
+        if event.forced and exit.result is Result.SUCCESS:
+            exit = Exit(Result.TIMEOUT, f"it had to be killed; {exit.text}")
+        over, effects, why = self._over(event.at, phase.goal, exit, luck)
+        return over, [CancelTimer(), *effects] if isinstance(phase, Abandoned) else effects, why
 
     def _over(self, at: float, goal: Goal, exit: Exit, luck: float) -> tuple[Phase, list[Effect], str]:
         """Nothing of it runs any more."""

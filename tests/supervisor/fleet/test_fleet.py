@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcpd.control.view import FleetView
-from mcpd.errors import ConfigError, NotFound, ServerFault
+from mcpd.errors import ConfigError, NotFound, Overloaded, ServerFault
 from mcpd.fleet.fleet import Fleet
 from mcpd.lifecycle.states import State
 from mcpd.process import tree
@@ -380,6 +380,17 @@ async def test_a_registry_with_an_error_changes_nothing(tmp_path: Path) -> None:
         assert (ship.pid("time"), ship.state("other")) == (pid, State.READY)
 
 
+async def test_settings_that_need_a_new_daemon_are_named_by_each_reload_and_change_nothing(tmp_path: Path) -> None:
+    async with sailing(load_registry(tmp_path, "")) as ship:
+        write_registry(tmp_path, '[frontdoor]\nport = 7000\ninput_timeout = "9s"\n')
+
+        for _ in range(2):
+            assert (await within(ship.fleet.reload(dry_run=False))).daemon == ("frontdoor.port",)
+
+        settings = ship.fleet.registry.frontdoor
+        assert (settings.port, settings.input_timeout) == (6270, 9.0)
+
+
 async def test_a_reload_says_which_new_server_does_not_work(tmp_path: Path) -> None:
     async with sailing(load_registry(tmp_path, "[servers.time]\ncommand = PEER\n")) as ship:
         write_registry(
@@ -465,7 +476,18 @@ async def test_the_end_comes_also_while_servers_start_fail_and_wait(tmp_path: Pa
         await within(ship.fleet.stop_all())
 
         assert {one.state for one in ship.fleet._instances.values()} == {State.STOPPED}
-        assert not (await ship.fleet.start("good")).ok
+
+
+async def test_when_it_is_over_nothing_is_begun_any_more(tmp_path: Path) -> None:
+    async with sailing(load_registry(tmp_path, "[servers.time]\ncommand = PEER\n")) as ship:
+        await ship.ready()
+        await within(ship.fleet.stop_all())
+
+        fleet = ship.fleet
+        for refused in (fleet.start("time"), fleet.stop("time"), fleet.restart("time"), fleet.reset_failed("time")):
+            assert not (await command(refused)).ok
+        with pytest.raises(Overloaded, match="stopping"):
+            await fleet.reload(dry_run=False)
 
 
 async def test_when_it_hurries_drains_and_stop_timeouts_are_cut_short(tmp_path: Path) -> None:

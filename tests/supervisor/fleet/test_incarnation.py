@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mcpd.errors import ServerFault
-from mcpd.lifecycle.health import NOISE_LIMIT
+from mcpd.lifecycle.health import NOISE_LIMIT, NoiseMeter
 from mcpd.lifecycle.states import State
 from mcpd.wire.address import View
 from support.fleets import Push, Ship, gate, load_registry, registry, sailing, spec, within, write_registry
@@ -110,6 +110,50 @@ async def test_too_much_noise_keeps_new_calls_away(tmp_path: Path) -> None:
 
         await ship.until("time", State.NOT_READY)
         assert "too much on stdout" in (ship.fleet.server("time").status.last_error or "")
+
+
+async def test_when_the_noise_is_over_it_gets_calls_again(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time"))) as ship:
+        await ship.ready()
+        await ship.call("time", "noise", count=NOISE_LIMIT + 1)
+        await ship.until("time", State.NOT_READY)
+        incarnation = ship.instance("time").incarnation
+        assert incarnation is not None
+
+        incarnation.meter = NoiseMeter()  # a minute has passed
+        incarnation._noise_is_old()
+
+        assert ship.state("time") is State.READY
+        assert await ship.call("time", "echo") == "{}"
+
+
+async def test_an_error_of_mcpds_own_costs_the_process_only(tmp_path: Path) -> None:
+    async def breaks() -> None:
+        raise RuntimeError("a bug")
+
+    async with sailing(registry(tmp_path, spec("time"), spec("other"))) as ship:
+        await ship.ready()
+        incarnation = ship.instance("time").incarnation
+        assert incarnation is not None
+
+        incarnation._run("bug", breaks)
+
+        await ship.ready("time", generation=2)
+        assert "internal error: RuntimeError('a bug')" in ship.fleet.server("time").exits[-1].status
+        assert ship.instance("other").machine.generation == 1
+
+
+async def test_lists_that_cannot_be_fetched_anew_stay_what_they_were(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time", "mcp_forgets.py"))) as ship:
+        await ship.ready()
+        await ship.call("time", "grow", tool="new")
+
+        log = ship.fleet.log_path("time")
+        async with asyncio.timeout(DEADLINE):
+            while not (log.exists() and "the old ones stay" in log.read_text()):
+                await asyncio.sleep(0.01)
+        assert len(tools(ship, "time")) == 7
+        assert ship.state("time") is State.READY
 
 
 async def test_overlong_lines_again_and_again_end_it(tmp_path: Path) -> None:

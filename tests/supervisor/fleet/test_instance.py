@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from mcpd.errors import ServerFault
 from mcpd.fleet.instance import backoff_policy
 from mcpd.lifecycle.backoff import BackoffPolicy
-from mcpd.lifecycle.events import Gone, Restart, Stop
+from mcpd.lifecycle.events import Gone, Restart, Stop, TimerFired
 from mcpd.lifecycle.states import State
-from support.fleets import gate, registry, sailing, spec, within
+from mcpd.process.stop import Rung, StopLadder, StopOutcome
+from support.fleets import command, gate, registry, sailing, spec, within
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +76,77 @@ async def test_heading_says_where_it_is_going(tmp_path: Path) -> None:
 
             held.open_()
             await within(call)
+
+
+async def test_what_cannot_be_killed_is_abandoned_loudly_and_nothing_is_started_beside_it(tmp_path: Path) -> None:
+    """A process in state D cannot be had in a test: here the ladder says that it met one."""
+    async with sailing(registry(tmp_path, spec("time"), spec("other"))) as ship:
+        await ship.ready()
+        one = ship.instance("time")
+        child = ship.child("time")
+
+        async def in_vain(ladder: StopLadder) -> StopOutcome:
+            return StopOutcome(Rung.ABANDONED, None, 15.0, left=2)
+
+        child.stop = in_vain  # type: ignore[method-assign]
+        outcome = await command(ship.fleet.stop("time"))
+        assert (outcome.ok, outcome.state) == (False, "ABANDONED")
+        assert outcome.reason == f"timeout: 2 of its processes outlived SIGKILL (process {child.pid})"
+        assert (await command(ship.fleet.start("time"))).state == "ABANDONED"
+        with pytest.raises(ServerFault, match="could not be ended"):
+            await within(ship.call("time", "echo"))
+        assert await ship.call("other", "echo") == "{}"
+        assert ship.fleet.server("time").status.last_error is not None
+
+        del child.stop  # type: ignore[method-assign]
+        one.post(TimerFired(one.now()))  # the next try: the disk it waited for is back
+
+        await ship.ready("time", generation=2)
+
+
+async def test_the_daemons_end_does_not_wait_for_the_abandoned(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time"))) as ship:
+        await ship.ready()
+        child = ship.child("time")
+
+        async def in_vain(ladder: StopLadder) -> StopOutcome:
+            return StopOutcome(Rung.ABANDONED, None, 15.0, left=1)
+
+        child.stop = in_vain  # type: ignore[method-assign]
+        await within(ship.fleet.stop_all())
+        assert ship.state("time") is State.ABANDONED
+        del child.stop  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.STOPPING])
+async def test_an_error_of_a_task_is_told_to_the_machine(tmp_path: Path, state: State) -> None:
+    async def breaks() -> None:
+        raise RuntimeError("a bug")
+
+    with gate(tmp_path) as held:
+        wanted = registry(
+            tmp_path,
+            spec("db", "mcp_waits.py", str(held.path)),
+            spec("app", after=("db",), restart="no"),
+            spec("time", drain_timeout=5.0),
+        )
+        async with sailing(wanted) as ship:
+            await ship.ready("time")
+            if state is State.STARTING:
+                ship.instance("app")._start("bug", breaks)
+                await ship.until("app", State.FAILED)
+                assert "internal error: RuntimeError('a bug')" in ship.reasons("app")[-1]
+            else:
+                call = asyncio.ensure_future(ship.call("time", "hold", path=str(held.path)))
+                await asyncio.sleep(0)
+                one = ship.instance("time")
+                one.post(Stop(one.now()))
+                one._start("bug", breaks)
+                await ship.until("time", State.ABANDONED)
+                held.open_()
+                held.open_()
+                await asyncio.gather(call, return_exceptions=True)
+                await ship.until("time", State.STOPPED)
 
 
 async def test_the_history_of_exits_is_bounded(tmp_path: Path) -> None:
