@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help start test verify check cover setup clean
+.PHONY: help start test verify conformance check cover setup clean
 
 help:
 	@echo "make start    run the daemon on etc/mcpd.toml in the foreground"
 	@echo "make test     lint, types, imports, unit and end-to-end tests"
 	@echo "make verify   the long suites"
+	@echo "make conformance   the official conformance suite, directly and through mcpd"
 	@echo "make check    lint, types and imports alone"
 	@echo "make cover    the tests with branch coverage"
 	@echo "make clean    remove the environment"
@@ -40,7 +41,13 @@ test: setup check
 	$(BIN)/pytest -n $(JOBS) -m "not long" tests
 
 verify: setup
+	@scripts/peers conformance
 	$(BIN)/pytest -m long tests
+
+conformance: $(VENV)/dev
+	@scripts/setup test
+	@scripts/peers conformance
+	@PYTHONPATH=tests $(BIN)/python -m contract.conformance $(BLOCKS)
 
 cover: setup
 	$(BIN)/coverage erase

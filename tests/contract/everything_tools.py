@@ -339,7 +339,10 @@ async def missing_capability(_w: World, ctx: Context, params: types.CallToolRequ
 
 @tool("test_input_required_result_capabilities", "Asks only what the client has said that it can answer")
 async def capabilities(_w: World, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-    all_questions: Questions = {"elicitation": elicitation("What is your name?", NAME), "sampling": sampling("Greet", 50)}
+    all_questions: Questions = {
+        "elicitation": elicitation("What is your name?", NAME),
+        "sampling": sampling("Greet", 50),
+    }
     questions = {name: question for name, question in all_questions.items() if name in declared(ctx)}
     if is_per_request(ctx):
         return told(await ask(ctx, params, questions))

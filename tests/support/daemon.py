@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mcpd.control.client import ControlClient
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 CHILDREN = ROOT / "tests" / "children"
@@ -80,8 +82,7 @@ class Daemon:
                 start_new_session=True,
             )
         wait_for(self._listens, f"the daemon listens\n{self.output()}")
-        facts = self.ctl_json("status")
-        self.url = facts["urls"][0]
+        self.url = ControlClient(self.home / "run" / "control.sock").daemon().urls[0]
         self.port = int(self.url.rpartition(":")[2])
         wait_for(lambda: self._are_ready(ready), f"servers are READY: {self.states()}\n{self.output()}")
 
@@ -134,11 +135,11 @@ class Daemon:
 
     def states(self) -> dict[str, str]:
         """The state of each server."""
-        return {server["name"]: server["state"] for server in self.ctl_json("list")["servers"]}
+        return {server["name"]: server["state"] for server in self.ctl_json("list")}
 
     def server(self, name: str) -> dict[str, Any]:
         """One line of `mcpctl list`, as JSON."""
-        found: dict[str, Any] = next(one for one in self.ctl_json("list")["servers"] if one["name"] == name)
+        found: dict[str, Any] = next(one for one in self.ctl_json("list") if one["name"] == name)
         return found
 
     def wait_until(self, name: str, fact: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
