@@ -1,6 +1,7 @@
 """What a function returns, as protocol content: text, media and embedded resources, and structured output."""
 
 import json
+import math
 from typing import Any
 
 import pydantic_core
@@ -15,6 +16,7 @@ from mcp_types import (
     TextContent,
 )
 
+from mcpworker.errors import ToolError
 from mcpworker.media import Audio, File, Image
 
 __all__ = ["StructuredOutput", "json_text", "to_content"]
@@ -88,8 +90,11 @@ class StructuredOutput:
 
         Raises:
             pydantic.ValidationError: the result is not what the annotation promises.
+            ToolError: it is a number that JSON does not have.
         """
-        if self._plain_type is not None and type(value) is self._plain_type and value == value:
+        if self._plain_type is not None and type(value) is self._plain_type:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ToolError(f"the result is {value}, which JSON has no number for")
             return {"result": value}
         wrapped = {"result": value} if self._wraps else value
         validated = self._adapter.validate_python(wrapped, by_alias=True, by_name=True)

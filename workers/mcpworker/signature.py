@@ -23,7 +23,7 @@ __all__ = ["Function", "docstring", "function_name"]
 
 
 class Function:
-    """A user's function, with what calling it by JSON arguments needs.
+    """A user's function, with what calling it by JSON arguments needs; `schema` is the JSON Schema of these.
 
     Raises:
         InvalidSignature: a parameter's name starts with an underscore, arguments cannot be named (`*args`,
@@ -54,14 +54,17 @@ class Function:
         skip = (self.context_parameter,) if self.context_parameter else ()
         target = fn if hasattr(fn, "__name__") else _Named(fn, self.name)
         try:
-            return func_metadata(target, skip_names=skip, structured_output=structured)
+            try:
+                metadata = func_metadata(target, skip_names=skip, structured_output=structured)
+            except PydanticUserError:
+                if structured is not None:
+                    raise
+                # Nobody asked for structured output, so a return type without a schema is no reason to refuse.
+                metadata = func_metadata(target, skip_names=skip, structured_output=False)
+            self.schema: dict[str, Any] = metadata.arg_model.model_json_schema(by_alias=True)
         except (SDKInvalidSignature, PydanticUserError, NameError, TypeError) as error:
             raise InvalidSignature(f"{what} {self.name!r}: {error}") from error
-
-    @functools.cached_property
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema of the arguments."""
-        return self.metadata.arg_model.model_json_schema(by_alias=True)
+        return metadata
 
     @functools.cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
