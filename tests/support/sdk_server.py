@@ -6,12 +6,14 @@ Run as a script it serves `stdio`, or, with `sse PORT` or `streamable-http PORT`
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import anyio
 import mcp_types as types
 from mcp import MCPDeprecationWarning
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import Field
 
 server = MCPServer("Reference", instructions="Everything once.", version="7.8.9")
 
@@ -112,6 +114,12 @@ async def ask_roots(ctx: Context) -> str | types.InputRequiredResult:
     if isinstance(answer, types.InputRequiredResult):
         return answer
     return ",".join(str(root.uri) for root in answer.roots)
+
+
+@server.tool()
+def route(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]) -> str:
+    """Take an argument that per-request HTTP clients have to repeat in a header."""
+    return f"routed to {region}"
 
 
 @server.resource("data://config")

@@ -180,6 +180,15 @@ async def test_elicitation_is_answered(era: Era, answer: object, expected: str) 
         assert text_of(await client.call_tool("ask_user", {"question": "well?"})) == expected
 
 
+async def test_an_exception_in_the_elicitation_handler_is_an_error_with_its_text() -> None:
+    async def elicit(message: str, params: object, context: object) -> None:
+        raise RuntimeError("user is asleep")
+
+    async with Client(sdk_server.server, elicitation_handler=elicit) as client:
+        with pytest.raises((MCPError, ClientError), match="user is asleep"):
+            await client.call_tool("ask_user", {"question": "well?"})
+
+
 @BOTH_ERAS
 async def test_roots_are_a_list_or_a_function(era: Era) -> None:
     async with Client(sdk_server.server, era=era, roots=["/srv/a", "file:///srv/b"]) as client:

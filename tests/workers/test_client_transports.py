@@ -1,5 +1,6 @@
 """Transports: what is inferred from what, and each of them against a real peer."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -270,6 +271,24 @@ async def test_an_in_memory_server_closes_its_lifespan_before_the_block_is_left(
         await client.ping()
         assert events == ["start"]
     assert events == ["start", "end"]
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_that_never_says_where_to_post_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: nothing yet\n\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    monkeypatch.setattr("mcpworker.client.transports.SSE_CONNECT_TIMEOUT", 0.2)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(TimeoutError):
+            async with Client(f"http://127.0.0.1:{port}/sse"):
+                pytest.fail("connected to nothing")
 
 
 def test_an_object_that_holds_no_server_is_refused() -> None:

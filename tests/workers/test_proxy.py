@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -405,6 +406,88 @@ async def test_changes_in_the_backend_reach_clients(front: Era, back: Era) -> No
                 await anyio.sleep(0.01)
 
 
+async def test_a_backend_that_refuses_to_be_followed_is_an_error_and_too_many_resources_are_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mcp.server.lowlevel import Server
+
+    asked: list[str] = []
+
+    async def subscribe(context: object, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        asked.append(str(params.uri))
+        if str(params.uri) == "data://secret":
+            raise MCPError(types.INVALID_PARAMS, "not for you")
+        return types.EmptyResult()
+
+    async def listing(context: object, params: object) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=[])
+
+    backend = Server("followed", on_list_resources=listing, on_subscribe_resource=subscribe)
+    proxy = FastMCP.from_client(Client(backend))
+
+    async def follow(client: Client, uri: str) -> None:
+        params = types.SubscribeRequestParams(uri=uri)
+        await client.session.send_request(types.SubscribeRequest(params=params), types.EmptyResult)
+
+    async with Client(proxy, era="handshake") as client:
+        await follow(client, "data://a")
+        await follow(client, "data://a")
+        with pytest.raises(MCPError, match="not for you"):
+            await follow(client, "data://secret")
+        assert asked == ["data://a", "data://secret"], "each is asked for once"
+        monkeypatch.setattr("mcpworker.following.MAX_FOLLOWED", 2)
+        with pytest.raises(MCPError, match="2 resources of this backend are followed already"):
+            await follow(client, "data://b")
+        await proxy._backend._drop(proxy._backend._connection)
+        await client.list_resources()
+        assert sorted(asked[2:]) == ["data://a", "data://secret"], "a new session is asked for all, whatever it says"
+
+
+async def test_a_per_request_backend_that_tells_of_no_changes_is_none_the_worse() -> None:
+    from mcp.server.lowlevel import Server
+
+    async def listing(context: object, params: object) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[types.Tool(name="t", input_schema={"type": "object"})])
+
+    proxy = FastMCP.from_client(Client(Server("silent", on_list_tools=listing), era="per-request"))
+    async with Client(proxy) as client:
+        assert [tool.name for tool in await client.list_tools()] == ["t"]
+        assert [tool.name for tool in await client.list_tools()] == ["t"]
+
+
+async def test_messages_that_belong_to_no_call_go_to_the_proxys_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mcp.server.lowlevel import Server
+
+    logged: list[str] = []
+    done = asyncio.Event()
+
+    def emit(record: logging.LogRecord) -> None:
+        logged.append(record.getMessage())
+        done.set()
+
+    async def listing(context: Any, params: object) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[])
+
+    async def initialized(context: Any, params: object) -> None:
+        params = types.LoggingMessageNotificationParams(level="warning", data="just so", logger="ref")
+        await context.session.send_notification(types.LoggingMessageNotification(params=params))
+
+    backend: Server[Any] = Server("talkative", on_list_tools=listing)
+    backend.add_notification_handler("notifications/initialized", types.NotificationParams, initialized)
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", emit)
+    logging.getLogger("FastMCP.client").addHandler(handler)
+    try:
+        proxy = FastMCP.from_client(Client(backend))
+        async with proxy._backend.held():
+            assert await proxy.get_tools() == {}
+            with anyio.fail_after(10):
+                await done.wait()
+    finally:
+        logging.getLogger("FastMCP.client").removeHandler(handler)
+    assert logged == ["server log [ref]: just so"]
+
+
 # --- the kept session -------------------------------------------------------------------------------------------
 
 
@@ -491,6 +574,14 @@ async def test_an_http_backend_that_was_restarted_is_reached_again(mode: str, tr
             assert second != first
         with pytest.raises(ClientError, match=r"cannot be reached|went away"):
             await client.call_tool("pid")
+
+
+async def test_arguments_that_are_repeated_in_headers_need_no_listing_before() -> None:
+    port = free_port()
+    backend = Client(f"http://127.0.0.1:{port}/mcp", era="per-request")
+    with running(sdk_server_argv("streamable-http", port), port):
+        async with Client(FastMCP.from_client(backend)) as client:
+            assert text_of(await client.call_tool("route", {"region": "north"})) == "routed to north"
 
 
 async def test_a_backend_that_cannot_be_reached_is_not_tried_again_at_once(tmp_path: Path) -> None:

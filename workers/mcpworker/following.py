@@ -28,6 +28,7 @@ class Following:
 
     def __init__(self) -> None:
         self._uris: set[str] = set()
+        self._asked: set[str] = set()  # of the session that is open
         self._stream: anyio.CancelScope | None = None
 
     def add(self, uri: str) -> bool:
@@ -53,6 +54,9 @@ class Following:
             if self._stream is not None:
                 self._stream.cancel()  # the next one asks for it as well
             return
+        if uri in self._asked:  # it was, when the session was opened
+            return
+        self._asked.add(uri)
         capabilities = session.server_capabilities
         if capabilities is not None and capabilities.resources is not None and capabilities.resources.subscribe:
             request = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri))
@@ -61,6 +65,7 @@ class Following:
     @contextlib.asynccontextmanager
     async def during(self, session: ClientSession) -> AsyncIterator[None]:
         """Ask a new session for everything, and, in the per-request era, keep the stream open on which it comes."""
+        self._asked.clear()
         if session.discover_result is None:
             for uri in list(self._uris):
                 with contextlib.suppress(MCPError):  # it may be gone, and is no reason to have no backend
