@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from mcpd.control.view import FleetView
+from mcpd.control.view import Event, FleetView
 from mcpd.errors import ConfigError, NotFound, Overloaded, ServerFault
+from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.fleet import Fleet
 from mcpd.lifecycle.states import State
 from mcpd.process import tree
@@ -420,7 +422,7 @@ async def test_disabling_and_enabling_in_the_registry(tmp_path: Path) -> None:
 
 async def test_a_server_taken_out_and_put_back_while_it_stops_comes_back(tmp_path: Path) -> None:
     with gate(tmp_path) as held:
-        text = "[servers.time]\ncommand = PEER\ndrain_timeout = 5\n"
+        text = "[servers.time]\ncommand = PEER\nstop_timeout = 5\n"
         async with sailing(load_registry(tmp_path, text)) as ship:
             await ship.ready()
             call = asyncio.ensure_future(ship.call("time", "hold", path=str(held.path)))
@@ -428,9 +430,15 @@ async def test_a_server_taken_out_and_put_back_while_it_stops_comes_back(tmp_pat
             write_registry(tmp_path, "")
             await within(ship.fleet.reload(dry_run=False))
             write_registry(tmp_path, text)
-            report = await asyncio.gather(ship.fleet.reload(dry_run=False), release(held))
+            feed = ship.fleet.events(ship.events()[-1].seq)
+            reloading = asyncio.ensure_future(ship.fleet.reload(dry_run=False))
+            async with asyncio.timeout(DEADLINE):
+                assert "added time" in [one.reason async for one in until_told(feed, "registry reloaded")][-1]
+            assert ship.state("time") is State.STOPPING
 
-            assert report[0].added == ("time",)
+            held.open_()
+
+            assert (await within(reloading)).added == ("time",)
             await ship.ready("time", generation=2)
             with pytest.raises(ServerFault, match="was removed from the registry"):
                 await within(call)
@@ -542,8 +550,12 @@ async def in_flight(ship: Ship, server: str, count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def release(held: object) -> None:
-    held.open_()  # type: ignore[attr-defined]
+async def until_told(feed: Feed, text: str) -> AsyncIterator[Event]:
+    async for one in feed:
+        assert isinstance(one, Event)
+        yield one
+        if text in one.reason:
+            return
 
 
 async def gone(pid: int) -> None:
