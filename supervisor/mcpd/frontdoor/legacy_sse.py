@@ -28,7 +28,7 @@ from mcpd.frontdoor.asgi import (
     refusal_of,
 )
 from mcpd.frontdoor.context import Context
-from mcpd.frontdoor.event_stream import EventStream
+from mcpd.frontdoor.direct_stream import DirectStream
 from mcpd.frontdoor.relay import Session as RelaySession
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.sinks import Answers, per_request_refusal
@@ -45,7 +45,7 @@ class SseSession:
 
     __slots__ = ("answers", "principal", "relay_session", "stream")
 
-    def __init__(self, principal: str, stream: EventStream) -> None:
+    def __init__(self, principal: str, stream: DirectStream) -> None:
         self.principal = principal
         self.stream = stream
         self.answers = Answers(self.deliver)
@@ -76,7 +76,7 @@ class LegacySse:
             # Backwards Compatibility)
             raise refusal(405, "this is an HTTP+SSE endpoint: GET opens its stream", headers=(ONLY_GET,))
         media.check_events(scope["mcpd.headers"])
-        session = self._open(EventStream(self._context.streams, scope), view, principal)
+        session = self._open(DirectStream(self._context.streams, scope), view, principal)
         relay_session = session.relay_session
         id = relay_session.id.encode()
         self._sessions[id] = session
@@ -89,7 +89,7 @@ class LegacySse:
             self._context.quota.give(principal)
             self._context.counters.sessions_closed["stream"] += 1
 
-    def _open(self, stream: EventStream, view: View, principal: str) -> SseSession:
+    def _open(self, stream: DirectStream, view: View, principal: str) -> SseSession:
         session = SseSession(principal, stream)
         self._context.quota.take(principal)
         try:

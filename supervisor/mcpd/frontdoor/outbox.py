@@ -73,6 +73,10 @@ class Outbox:
                 await self._waiter
             finally:
                 self._waiter = None
+        return self.take_now()
+
+    def take_now(self) -> bytes:
+        """Everything that is queued, joined; nothing if there is nothing."""
         chunks = self._chunks
         self._chunks = []
         self._held = 0
