@@ -2,6 +2,8 @@
 
 import shlex
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,16 +24,35 @@ def as_ours(line: str) -> list[str]:
     return [*LAUNCHER, *arguments]
 
 
+MCPD = Path(sys.executable).parent / "mcpd"
+
+
+def as_the_daemons(line: str) -> list[str]:
+    """The document's command with the daemon's program in the place of theirs."""
+    return [str(MCPD), *shlex.split(line)[1:]]
+
+
 def my_server(folder: Path) -> Path:
     return write_script(folder, SNIPPETS["my_server"], name="my_server.py")
 
 
+@pytest.mark.parametrize("command", [as_ours, as_the_daemons])
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_run_defaults_to_stdio(mode: str, tmp_path: Path) -> None:
+async def test_run_defaults_to_stdio(mode: str, command: Callable[[str], list[str]], tmp_path: Path) -> None:
     """'Run a server (defaults to stdio transport)'."""
     my_server(tmp_path)
-    async with over_stdio(as_ours(LINES[0]), mode=mode, cwd=tmp_path) as client:
+    async with over_stdio(command(LINES[0]), mode=mode, cwd=tmp_path) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == ["greet"]
+
+
+@NEEDS_A_NETWORK
+def test_the_daemons_program_takes_the_same_options(tmp_path: Path) -> None:
+    """`mcpd run` is the `fastmcp run` of this house."""
+    my_server(tmp_path)
+    argv = as_the_daemons("fastmcp run my_server.py:mcp --transport sse --host 127.0.0.1 --port 8888 --log-level DEBUG")
+    finished = subprocess.run(own_network.command(8888, argv), capture_output=True, text=True, timeout=90, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert '{"name": "MyServer", "tools": ["greet"], "address": "127.0.0.1"}' in finished.stdout
 
 
 @NEEDS_A_NETWORK
