@@ -728,6 +728,18 @@ async def test_a_proxy_can_be_mounted() -> None:
         os.kill(int(pids.pop()), 0)
 
 
+async def test_a_server_can_be_mounted_as_a_proxy_of_itself() -> None:
+    main, sub = FastMCP("Main"), FastMCP("Sub")
+
+    @sub.tool()
+    async def ask(context: Context) -> str:
+        return f"{context.fastmcp.name}: {(await context.sample('x')).text}"
+
+    main.mount("sub", sub, as_proxy=True)
+    async with Client(main, sampling_handler=lambda m, p, c: "sampled") as client:
+        assert text_of(await client.call_tool("sub_ask")) == "Sub: sampled"
+
+
 async def test_a_mounted_proxy_without_its_backend_does_not_break_the_list() -> None:
     main = FastMCP("Main")
     main.add_tool(lambda: "own", name="own")

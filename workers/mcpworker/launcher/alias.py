@@ -18,6 +18,7 @@ MODULES = {
     "fastmcp": "mcpworker",
     "fastmcp.client": "mcpworker.client",
     "fastmcp.client.client": "mcpworker.client.client",
+    "fastmcp.client.elicitation": "mcpworker.client.elicitation",
     "fastmcp.client.logging": "mcpworker.client.logging",
     "fastmcp.client.roots": "mcpworker.client.roots",
     "fastmcp.client.sampling": "mcpworker.client.sampling",
