@@ -69,6 +69,7 @@ class FrontDoor:
     ) -> None:
         """`endpoints` lists what there is, for error messages; `sources` are metrics besides our own."""
         self._context = context
+        context.ticker.callbacks.append(context.streams.tick)
         self._guard = guard
         self._handlers = handlers
         self._endpoints = endpoints

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpd.errors import ConfigError, Problem
-from mcpd.frontdoor.asgi import App
+from mcpd.frontdoor.asgi import App, Receive, Scope, Send
 from mcpd.frontdoor.sockets import peer_of
 
 KEEP_ALIVE: Final = 75  # seconds a connection may wait for its next request
@@ -59,8 +59,14 @@ class Listener:
         return self._server.started
 
     async def serve(self) -> None:
-        """Accept connections until `stop`. The sockets are closed at the end."""
-        await self._server.serve(self._sockets)
+        """Accept connections until `stop`. The sockets are closed at the end; if this is cancelled, connections are
+        cut off at once."""
+        try:
+            await self._server.serve(self._sockets)
+        finally:
+            self._server.cut_off()
+            for listening in self._sockets:
+                listening.close()
 
     def stop(self) -> None:
         """Let `serve` end. Safe to call more than once, and before `serve`."""
@@ -82,11 +88,29 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        done = self.cycle
+        if done is not None and done.response_complete and not done.more_body:
+            # a connection that waits for its next request need not hold the last one: 3 KiB of headers and scope
+            self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
+
+
+class _Outermost:
+    """The application as uvicorn sees it: being cancelled at the end of the daemon is no error to be logged."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # nothing follows: this is the task's first frame
+            await self._app(scope, receive, send)
+
 
 def _config(app: App, tls: tuple[Path, Path] | None, peers: Collection[int] | None) -> uvicorn.Config:
     protocol = type("Protocol", (_Protocol,), {"peers": frozenset(peers)}) if peers is not None else _Protocol
     config = uvicorn.Config(
-        app,
+        _Outermost(app),
         loop="none",  # the daemon's loop is running already
         http=protocol,
         ws="none",
@@ -142,8 +166,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, end what is idle, wait for what is not, then cut off what is left: never longer than
         `grace` and CANCEL_GRACE."""
-        for server in self.servers:
-            server.close()
+        self._close_listening()
         for listening in sockets or ():
             listening.close()
         self._on_stop()
@@ -151,11 +174,21 @@ class _Server(uvicorn.Server):
         for connection in list(state.connections):
             connection.shutdown()
         await _ended(state.tasks, self._grace)
+        self.cut_off()
+        await asyncio.sleep(0)  # they learn of it
         for task in list(state.tasks):
             task.cancel()
         await _ended(state.tasks, CANCEL_GRACE)
-        for left in list(state.connections):
-            _abort(left)
+
+    def cut_off(self) -> None:
+        """Close whatever is still open, without waiting for anybody."""
+        self._close_listening()
+        for connection in list(self.server_state.connections):
+            _abort(connection)
+
+    def _close_listening(self) -> None:
+        for server in getattr(self, "servers", []):  # there are none before `startup`
+            server.close()
 
 
 async def _ended(tasks: set[asyncio.Task[None]], within: float) -> None:

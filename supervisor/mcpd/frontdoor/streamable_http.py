@@ -240,11 +240,6 @@ class StreamableHttp:
             elif session.seen < idle_since:
                 self._close(session, "idle")
 
-    def close(self) -> None:
-        """End every session: the daemon stops."""
-        for session in list(self._sessions.values()):
-            self._close(session, "shutdown")
-
 
 class _Nowhere:
     """The sink of messages that have no answer."""

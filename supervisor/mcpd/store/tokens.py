@@ -80,17 +80,19 @@ def read(state_dir: Path) -> bytes:
         raise
     except OSError as problem:
         raise _unusable(path, f"cannot be opened: {problem.strerror}", "see its owner and mode") from None
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise _unusable(path, "is not a regular file", "move it away; a new token is made at the next start")
-        if found.st_mode & 0o077:
+        if mode & 0o077:
             raise _unusable(
                 path,
-                f"has mode {stat.S_IMODE(found.st_mode):04o}, so that others may have read the token",
+                f"has mode {stat.S_IMODE(mode):04o}, so that others may have read the token",
                 "delete it and start again for a new token, or chmod 600 if nobody did",
             )
-        token = file.read(4096).strip()
+        token = os.read(descriptor, 4096).strip()
+    finally:
+        os.close(descriptor)
     if len(token) < SHORTEST or _TOKEN.fullmatch(token) is None:
         raise _unusable(
             path,
