@@ -19,7 +19,11 @@ from mcp.server.elicitation import (
 )
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.session import ServerSession
-from mcp.server.validation import validate_sampling_tools, validate_tool_use_result_messages, wants_sampling_tools
+from mcp.server.validation import (
+    check_sampling_tools_capability,
+    validate_tool_use_result_messages,
+    wants_sampling_tools,
+)
 from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
@@ -238,7 +242,8 @@ class Context:
         conversation = _sampling_messages(messages)
         validate_tool_use_result_messages(conversation)
         tools, choice = params.get("tools"), params.get("tool_choice")
-        validate_sampling_tools(self.client_capabilities, tools, choice)
+        if wants_sampling_tools(tools, choice) and not check_sampling_tools_capability(self.client_capabilities):
+            raise CapabilityError("the client does not support tools in sampling")
         request = CreateMessageRequest(
             params=CreateMessageRequestParams(
                 messages=conversation,
