@@ -67,7 +67,8 @@ class Bench:
     """Carries out effects: `written[instance]` and `got[sink]` hold decoded messages, `ended` the sinks that ended."""
 
     def __init__(self, *servers: ServerSpec, **options: Any) -> None:
-        self.router = Router("0")
+        self.handles = 0
+        self.router = Router("0", self._new_handle)
         self.now = 1000.0
         self.written: dict[str, list[Any]] = {}
         self.got: dict[Any, list[Any]] = {}
@@ -76,6 +77,10 @@ class Bench:
         self.others: list[Effect] = []
         self._sessions = 0
         self.run(self.router.configure(registry(*servers, **options)))
+
+    def _new_handle(self) -> str:
+        self.handles += 1
+        return f"handle{self.handles}"
 
     def run(self, effects: Any) -> None:
         for effect in effects:

@@ -16,15 +16,17 @@ from mcpd.clock import Clock
 from mcpd.config.registry import Registry
 from mcpd.errors import CallTimeout, NotFound, Overloaded, ServerFault
 from mcpd.fleet.link import InstanceLink
-from mcpd.routing.correlation import Phase, Upstream
-from mcpd.routing.effects import Deliver, Effect, End, MarkInteractive, Notice, ServerLog, Stale, WriteLine
+from mcpd.routing.correlation import Call, Phase, Upstream
+from mcpd.routing.effects import Deliver, Effect, End, MarkInteractive, Notice, ServerLog, Stale, Timer, WriteLine
 from mcpd.routing.info import Lists
 from mcpd.routing.router import Router
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import Counters
 from mcpd.wire import eras, jsonrpc, methods
 from mcpd.wire.address import Transport, View
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message, WireError
+from mcpd.wire.meta import RequestMeta
 
 MAX_SESSIONS = 10_000
 TICK = 1.0
@@ -35,7 +37,7 @@ class Relay:
     """One router and the links to the instances that it knows. `on_...` are told what only the fleet can act on."""
 
     def __init__(self, version: str, clock: Clock, registry: Registry) -> None:
-        self._router = Router(version)
+        self._router = Router(version, lambda: secrets.token_hex(16))
         self._state = self._router.state
         self._clock = clock
         self._links: dict[str, InstanceLink] = {}
@@ -62,7 +64,18 @@ class Relay:
 
     def session(self, id: str) -> Session | None:
         """The open session of that id."""
-        return self._state.sessions.get(id)
+        found = self._state.sessions.get(id)
+        return found if found is not None and found.era is Era.HANDSHAKE else None
+
+    def ask(
+        self, view: View, principal: str, transport: Transport, message: Message, client: RequestMeta, sink: Any
+    ) -> Session:
+        """Take one request of the per-request era; raises NotFound or Overloaded with nothing done."""
+        at = self._clock.monotonic()
+        id = secrets.token_hex(16)
+        session = self._router.open_request(id, view, principal, transport, client, sink, at)
+        self.submit(session, message, sink)
+        return session
 
     def submit(self, session: Opened, message: Message, sink: Any) -> None:
         """Take one message of a client; raises Overloaded with nothing done."""
@@ -196,7 +209,7 @@ class Relay:
     def end_sessions(self) -> None:
         """The daemon stops: every session is told that nothing more comes."""
         for session in tuple(self._state.sessions.values()):
-            self.close_session(session)
+            self._execute(self._router.end_session(session, self._clock.monotonic()))
             session.push.end()
 
     # effects
@@ -257,11 +270,16 @@ class Relay:
             case ServerLog(instance, frame):
                 if self.on_server_log is not None:
                     self.on_server_log(instance, frame)
+            case Timer(seconds, call):
+                asyncio.get_running_loop().call_later(seconds, self._timer, call)
             case Notice(server, text):
                 if self.on_notice is not None:
                     self.on_notice(server, text)
             case _ as missed:
                 assert_never(missed)
+
+    def _timer(self, call: Call) -> None:
+        self._execute(self._router.timer(call, self._clock.monotonic()))
 
     def _refuse(self, instance: str, number: int) -> None:
         """A call that had waited for its server cannot be written to it after all."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mcpd.wire.address import Transport, View
 from mcpd.wire.jsonrpc import Message
+from mcpd.wire.meta import RequestMeta
 
 __all__ = ["Relay", "Session", "Sink", "Transport", "View"]
 
@@ -74,6 +75,17 @@ class Relay(Protocol):
         `final=False` messages of the same call before it; or to `sink.end()` if it was cancelled. Notifications and
         answers to a server's request lead to nothing on the sink. Every error that the client should see is such
         an answer. Raises Overloaded if nothing was done because a bound is reached (the answer is the caller's).
+        """
+        ...
+
+    def ask(
+        self, view: View, principal: str, transport: Transport, message: Message, client: RequestMeta, sink: Sink
+    ) -> Session:
+        """Take one request of the per-request era (2026-07-28); `client` is what it says of itself.
+
+        What comes on the sink is as with `submit`; answers there may be `input_required`, and a
+        `subscriptions/listen` has its answer only when the daemon ends it. The returned session is for
+        `close_session`, should the client go away first. Raises NotFound for an unknown view, Overloaded at a bound.
         """
         ...
 

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 from mcpd.routing.correlation import Ask, Call, Upstream
 from mcpd.routing.effects import Deliver, Effect, MarkInteractive, ServerLog, Stale, WriteLine
+from mcpd.routing.listening import Subscriptions
+from mcpd.routing.parking import ParkingLot
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import MAX_ASKS, State
-from mcpd.wire import methods
+from mcpd.wire import meta, methods
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import (
+    Bytes,
     Message,
     WireError,
     dump,
@@ -25,41 +29,40 @@ from mcpd.wire.jsonrpc import (
     pack_array,
     request,
     result,
-    text,
     value_of,
 )
 
 NOTHING: Sequence[Effect] = ()
 DEFAULT_LEVEL = methods.LOG_LEVELS.index("info")
-_CAPABILITY = {methods.SAMPLING: "sampling", methods.ELICITATION: "elicitation"}
+_CAPABILITY = {methods.SAMPLING: "sampling", methods.ELICITATION: "elicitation", methods.ROOTS_LIST: "roots"}
 
 
 class Backchannel:
     """Everything on its way down."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, parking: ParkingLot, subscriptions: Subscriptions) -> None:
         self._state = state
+        self._parking = parking
+        self._subscriptions = subscriptions
 
-    def answer(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+    def answer(self, upstream: Upstream, call: Call, message: Message) -> Sequence[Effect]:
         """A response of the child: to its client, if one still waits for it."""
-        raw = bytes(message.id)
-        number = int(raw) if raw.isdigit() else 0
-        call = upstream.finish(number)
-        if call is None:
-            if number in upstream.own:
-                upstream.own.discard(number)
-            else:
-                self._state.counters.unmatched_answers += 1
+        session = call.session
+        if call.parking is not None and call.parking.handle is not None:
+            call.parking.outcome = message  # for the client, when it comes back
             return NOTHING
-        if call.over:
-            return NOTHING
-        del call.session.calls[call.id]
+        del session.calls[call.id]
         if len(message.result):
             value = bytes(message.result)
             if call.on_result is not None:
                 value = call.on_result(value)
+            if session.era is Era.PER_REQUEST and upstream.era is Era.HANDSHAKE:
+                value = meta.complete(value, call.method, upstream.info.server_info)
             return (Deliver(call.sink, result(call.id, value, message.extra), True),)
-        return (Deliver(call.sink, failure(call.id, message.error, message.extra), True),)
+        refused: Bytes = message.error
+        if session.era is Era.PER_REQUEST and upstream.era is Era.HANDSHAKE:
+            refused = _newer_code(refused)
+        return (Deliver(call.sink, failure(call.id, refused, message.extra), True),)
 
     def notify(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         """A notification of the child."""
@@ -69,7 +72,9 @@ class Backchannel:
         if method in methods.LIST_CHANGED:
             return self._list_changed(upstream, message)
         if method == methods.RESOURCE_UPDATED:
-            return self._resource_updated(upstream, message)
+            return self._subscriptions.updated(upstream, message)
+        if method == methods.ACKNOWLEDGED:
+            return NOTHING
         if method == methods.CANCELLED:
             return self._ask_cancelled(upstream, message)
         if method == methods.MESSAGE:
@@ -95,12 +100,17 @@ class Backchannel:
         call = self._attribute(upstream)
         if call is None:
             return self._unattributed(upstream, child_id, message.method)
-        missing = _missing_capability(call.session, message)
+        missing = missing_capability(call.session, message.method, bytes(message.params))
         if missing is not None:
-            return self._refuse(upstream, child_id, methods.METHOD_NOT_FOUND, f"the client does not support {missing}")
+            return self._lacks(upstream, child_id, call.session, *missing)
+        if call.session.era is Era.PER_REQUEST and call.parking is None:
+            why = f"{message.method}: a client cannot be asked during {call.method}"
+            return self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
         ask = Ask(upstream, child_id, call, self._state.next_id(), at + self._state.input_timeout)
         params = self._mint_token(ask, message)
         upstream.asks[child_id] = ask
+        if call.parking is not None:
+            return self._parking.ask(ask, message, params)
         call.session.asks[ask.number] = ask
         return (Deliver(call.sink, request(b"%d" % ask.number, message.method, params, message.extra)),)
 
@@ -108,15 +118,16 @@ class Backchannel:
         """Nobody waits for this client's answer any more."""
         ask.upstream.asks.pop(ask.child_id, None)
         ask.session.asks.pop(ask.number, None)
+        self._parking.forget_question(ask)
 
     def expire_ask(self, ask: Ask) -> Sequence[Effect]:
         """The client did not answer in time: the child gets an error, the client is told to forget it."""
         self.drop_ask(ask)
         why = "the client did not answer in time"
-        return (
-            WriteLine(ask.upstream.key, error(ask.child_id, methods.REQUEST_TIMEOUT, why)),
-            Deliver(ask.call.sink, _cancelled(ask.number, why)),
-        )
+        refused = WriteLine(ask.upstream.key, error(ask.child_id, methods.REQUEST_TIMEOUT, why))
+        if ask.call.parking is not None:
+            return (refused,)
+        return (refused, Deliver(ask.call.sink, cancellation(ask.number, why)))
 
     def _attribute(self, upstream: Upstream) -> Call | None:
         """The call that a message without a cause can only belong to."""
@@ -126,7 +137,7 @@ class Backchannel:
         return found[1] if found else None
 
     def _unattributed(self, upstream: Upstream, child_id: bytes, method: str) -> Sequence[Effect]:
-        if not upstream.calls:
+        if not upstream.active:
             why = f"{method}: no client's call is under way that it could belong to"
             return self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
         why = f"{method}: calls of several clients are under way, and it cannot be told whose this is"
@@ -135,6 +146,17 @@ class Backchannel:
             return refused
         upstream.server.interactive = True
         return (*refused, MarkInteractive(upstream.server.name))
+
+    def _lacks(
+        self, upstream: Upstream, child_id: bytes, session: Session, missing: str, capability: str
+    ) -> Sequence[Effect]:
+        """The client cannot be asked this: the child is told so at once, in the words of the client's era."""
+        self._state.counters.refused_asks += 1
+        why = f"the client does not support {missing}"
+        if session.era is Era.PER_REQUEST:
+            data: dict[str, dict[str, dict[str, str]]] = {"requiredCapabilities": {capability: {}}}
+            return (WriteLine(upstream.key, error(child_id, methods.MISSING_CAPABILITY, why, data)),)
+        return (WriteLine(upstream.key, error(child_id, methods.METHOD_NOT_FOUND, why)),)
 
     def _refuse(self, upstream: Upstream, child_id: bytes, code: int, why: str) -> Sequence[Effect]:
         self._state.counters.refused_asks += 1
@@ -167,30 +189,13 @@ class Backchannel:
     def _list_changed(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
         """Views of this server alone pass it on; merged ones first want to know what changed."""
         kind = methods.LIST_CHANGED[message.method]
-        frame = notification(message.method, message.params, message.extra)
         server = upstream.server
-        passed_on = [
-            Deliver(session.push, frame)
+        alone = [
+            session
             for session in self._state.sessions_of(server.name)
             if not session.prefixed and (server.rules is None or kind != "tools")
         ]
-        return (*passed_on, Stale(upstream.key, kind))
-
-    def _resource_updated(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
-        found = members(message.params)
-        uri = text(found.get("uri", b"null"))
-        subscribers = self._state.subscriptions.get((upstream.server.name, uri), {})
-        return [
-            Deliver(
-                session.push,
-                notification(
-                    message.method,
-                    message.params if shown == uri else pack({**found, "uri": dump(shown)}),
-                    message.extra,
-                ),
-            )
-            for session, shown in subscribers.items()
-        ]
+        return (*self._subscriptions.list_changed(alone, (kind,)), Stale(upstream.key, kind))
 
     def _ask_cancelled(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
         found = members(message.params)
@@ -198,6 +203,8 @@ class Backchannel:
         if ask is None:
             return NOTHING
         self.drop_ask(ask)
+        if ask.call.parking is not None:
+            return NOTHING
         params = pack({**found, "requestId": b"%d" % ask.number})
         return (Deliver(ask.call.sink, notification(message.method, params, message.extra)),)
 
@@ -207,6 +214,8 @@ class Backchannel:
         if call is None:
             return (ServerLog(upstream.key, frame),)
         wanted = call.session.level
+        if wanted is None and call.session.era is Era.PER_REQUEST:
+            return (ServerLog(upstream.key, frame),)  # it asked for none
         if wanted is None and upstream.level is not None:
             wanted = DEFAULT_LEVEL  # somebody else asked for more: this session did not
         level = value_of(members(message.params).get("level", b'"info"'))
@@ -215,26 +224,37 @@ class Backchannel:
         return (Deliver(call.sink, frame),)
 
 
-def _cancelled(number: int, reason: str) -> bytes:
+def cancellation(number: int, reason: str) -> bytes:
+    """What tells a client that it need not answer a question."""
     return notification(methods.CANCELLED, dump({"requestId": number, "reason": reason}))
 
 
-def _missing_capability(session: Session, message: Message) -> str | None:
-    """What the client would have to support to be asked this; None if it does."""
-    needed = _CAPABILITY.get(message.method)
+def missing_capability(session: Session, method: str, params: bytes) -> tuple[str, str] | None:
+    """What the client would have to support to be asked this (in words, and the capability); None if it does."""
+    needed = _CAPABILITY.get(method)
     if needed is None:
         return None
     value = session.capabilities.get(needed)
     if value is None:
-        return needed
+        return needed, needed
     if needed == "elicitation":
         try:
-            mode = value_of(members(message.params).get("mode", b'"form"'))
+            mode = value_of(members(params).get("mode", b'"form"'))
             modes = members(value)
         except WireError:
             return None
         if mode == "url" and "url" not in modes:
-            return "elicitation by URL"
+            return "elicitation by URL", needed
         if mode == "form" and modes and "form" not in modes:
-            return "elicitation by form"
+            return "elicitation by form", needed
     return None
+
+
+def _newer_code(refused: Bytes) -> Bytes:
+    """An error as the per-request era has it: an unknown resource is a bad parameter there."""
+    if str(methods.RESOURCE_NOT_FOUND).encode() not in bytes(refused):
+        return refused
+    found: dict[str, Bytes] = dict(members(refused))
+    if bytes(found.get("code", b"")) == b"%d" % methods.RESOURCE_NOT_FOUND:
+        found["code"] = b"%d" % methods.INVALID_PARAMS
+    return pack(found)

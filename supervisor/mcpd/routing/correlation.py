@@ -7,12 +7,14 @@ or forged answer finds nothing to match.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from mcpd.config.registry import ServerSpec, ToolRules
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.sessions import Session
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message
 
 
@@ -21,7 +23,8 @@ class Call:
 
     `upstream` is the instance that has it, None while it waits. `over`: its client has been answered, or wants no
     answer; it is kept a while longer because the child may still be at work for this session. `token` is the client's
-    progress token as raw JSON. `patient`: a list may wait for servers that were never up yet.
+    progress token as raw JSON. `patient`: a list may wait for servers that were never up yet. What only a bridge
+    between the eras needs is in `parking` or `rounds`.
     """
 
     __slots__ = (
@@ -29,9 +32,12 @@ class Call:
         "hard_deadline",
         "id",
         "message",
+        "method",
         "on_result",
         "over",
+        "parking",
         "patient",
+        "rounds",
         "session",
         "sink",
         "token",
@@ -40,7 +46,8 @@ class Call:
 
     def __init__(self, session: Session, message: Message, sink: Any) -> None:
         self.session = session
-        self.message: Message | None = message  # let go of as soon as it is forwarded
+        self.message: Message | None = message  # let go of once nobody needs it again
+        self.method = message.method
         self.id = message.key
         self.sink = sink
         self.upstream: Upstream | None = None
@@ -50,58 +57,136 @@ class Call:
         self.hard_deadline = 0.0
         self.over = False
         self.patient = True
+        self.parking: Parking | None = None
+        self.rounds: Rounds | None = None
 
 
 class Ask:
-    """A child's own request that waits for a client's answer. `token`: the child's progress token, raw JSON."""
+    """A question that waits for a client's answer. `token`: the child's progress token, raw JSON.
 
-    __slots__ = ("call", "child_id", "deadline", "number", "session", "token", "upstream")
+    `child_id` is the id of the child's own request; a question out of an `input_required` result has a `key` instead.
+    """
 
-    def __init__(self, upstream: Upstream, child_id: bytes, call: Call, number: int, deadline: float) -> None:
+    __slots__ = ("call", "child_id", "deadline", "key", "number", "request", "session", "token", "upstream")
+
+    def __init__(
+        self, upstream: Upstream, child_id: bytes, call: Call, number: int, deadline: float, key: str | None = None
+    ) -> None:
         self.upstream = upstream
         self.child_id = child_id
         self.session = call.session
         self.call = call
         self.number = number
         self.deadline = deadline
+        self.key = key
         self.token: bytes | None = None
+        self.request = b""  # method and params as one object, kept for clients that have to come back for it
+
+
+@dataclass(slots=True)
+class Parking:
+    """A per-request client's call to a handshake-era child that asks the client something.
+
+    `questions` are open, by the key under which the client sees them. While `handle` is set the client has been told
+    `input_required`, and has to come back with it; `outcome` is the answer, if the child gave one meanwhile.
+    """
+
+    questions: dict[str, Ask] = field(default_factory=dict)
+    collecting: bool = False
+    handle: str | None = None
+    until: float = 0.0
+    outcome: Message | None = None
+
+
+@dataclass(slots=True)
+class Rounds:
+    """A handshake-era client's call to a per-request child that answers `input_required`.
+
+    `params` and `extra` are what was asked at first; `answers` collects what the client says this round, until none
+    of `open` is left.
+    """
+
+    server: Server
+    method: str
+    params: bytes
+    extra: bytes
+    count: int = 0
+    state: bytes | None = None
+    open: dict[str, Ask] = field(default_factory=dict)
+    answers: dict[str, bytes] = field(default_factory=dict)
 
 
 class Upstream:
-    """A READY instance. `owner`: the one session that had calls on it since it was last idle; None if `mixed`."""
+    """A READY instance. `owner`: the one session that had calls on it since it was last idle; None if `mixed`.
 
-    __slots__ = ("asks", "calls", "draining", "generation", "info", "key", "level", "mixed", "own", "owner", "server")
+    A parked call does not count: its child waits for that call's client, and has nothing else to say for it.
+    """
+
+    __slots__ = (
+        "active",
+        "asks",
+        "calls",
+        "draining",
+        "era",
+        "generation",
+        "info",
+        "key",
+        "level",
+        "listening",
+        "mixed",
+        "own",
+        "owner",
+        "server",
+    )
 
     def __init__(self, key: str, generation: int, server: Server, info: ServerInfo) -> None:
         self.key = key
         self.generation = generation
         self.server = server
         self.info = info
+        self.era = info.era
         self.calls: dict[int, Call] = {}
+        self.active = 0  # calls that are not parked
         self.asks: dict[bytes, Ask] = {}
         self.own: set[int] = set()  # requests that mcpd itself sent, whose answers interest nobody
         self.owner: Session | None = None
         self.mixed = False
         self.level: int | None = None
+        self.listening = 0  # the id of our own subscriptions/listen there
         self.draining = False
 
     def begin(self, number: int, call: Call) -> None:
         """A call goes to this instance."""
-        if not self.calls:
+        self.calls[number] = call
+        call.upstream = self
+        self.activate(call)
+
+    def activate(self, call: Call) -> None:
+        """The child is at work for a call (again)."""
+        if not self.active:
             self.owner = call.session
             self.mixed = False
         elif self.owner is not call.session:
             self.mixed = True
-        self.calls[number] = call
-        call.upstream = self
+        self.active += 1
+
+    def deactivate(self) -> None:
+        """The child is not at work for one of the calls any more."""
+        self.active -= 1
+        if not self.active:
+            self.owner = None
+            self.mixed = False
 
     def finish(self, number: int) -> Call | None:
         """The call of that upstream id is done with; None if there is none."""
         call = self.calls.pop(number, None)
-        if not self.calls:
-            self.owner = None
-            self.mixed = False
+        if call is not None and (call.parking is None or call.parking.handle is None):
+            self.deactivate()
         return call
+
+    def is_busy_for(self, session: Session) -> bool:
+        """Whether another session's calls are being worked on."""
+        return self.active > 0 and self.owner is not session
 
     def latest_call_of(self, session: Session) -> tuple[int, Call] | None:
         """The newest call that this session still waits for here."""
@@ -156,13 +241,13 @@ class Server:
         self.roots = spec.roots
         self.rules: ToolRules | None = spec.tools if has_rules(spec.tools) else None
 
-    def pick(self) -> Upstream | None:
-        """The instance for a new call: the one with the fewest in flight."""
+    def pick(self, era: Era) -> Upstream | None:
+        """The instance for a new call: of the client's era if there is one, then the one with the fewest in flight."""
         upstreams = self.upstreams
         if len(upstreams) == 1:
             return None if upstreams[0].draining else upstreams[0]
         free = [one for one in upstreams if not one.draining]
-        return min(free, key=lambda one: len(one.calls)) if free else None
+        return min(free, key=lambda one: (one.era is not era, len(one.calls))) if free else None
 
     def capability(self, name: str) -> bytes | None:
         """The raw value of one of the server's capabilities."""

@@ -56,4 +56,11 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-Effect = WriteLine | Deliver | End | Stale | MarkInteractive | ServerLog | Notice
+class Timer(msgspec.Struct, frozen=True):
+    """Hand `call` to `Router.timer` after so many seconds."""
+
+    seconds: float
+    call: Any
+
+
+Effect = WriteLine | Deliver | End | Stale | MarkInteractive | ServerLog | Notice | Timer

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mcpd.wire.eras import Era
+
 ListKind = Literal["tools", "prompts", "resources", "templates"]
 LIST_KINDS: tuple[ListKind, ...] = ("tools", "prompts", "resources", "templates")
 
@@ -22,7 +24,7 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The result of a child's `initialize`, and its lists.
+    """The result of a child's `initialize` (or `server/discover`, in the per-request era), and its lists.
 
     `result` is the whole result object as it came; `capabilities` maps each of its capabilities to the raw JSON of
     its value; `instructions` is text.
@@ -34,3 +36,4 @@ class ServerInfo:
     server_info: bytes = b"{}"
     instructions: str | None = None
     lists: Lists = Lists()
+    era: Era = Era.HANDSHAKE

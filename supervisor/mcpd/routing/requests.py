@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mcpd.errors import Overloaded
-from mcpd.routing.correlation import Call, Phase, Server, Upstream, own_name
+from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream, own_name
 from mcpd.routing.effects import Deliver, Effect, WriteLine
 from mcpd.routing.info import ListKind, ServerInfo
+from mcpd.routing.listening import Subscriptions
 from mcpd.routing.names import split_name, unwrap_uri
+from mcpd.routing.parking import ParkingLot, handle_of
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import FIRST_LISTS_WAIT, MAX_UPSTREAM_CALLS, MAX_WAITING, WAIT_FOR_SERVER, State
-from mcpd.wire import eras, methods
+from mcpd.wire import eras, meta, methods
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import (
+    Bytes,
     Message,
     WireError,
     array_items,
@@ -42,8 +46,10 @@ MARK_OF_RESOURCE = b'"resource'  # in a result: there may be links to resources,
 class Requests:
     """Everything on its way up. `awaiting_lists` holds list requests until the servers are there, by deadline."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, parking: ParkingLot) -> None:
         self._state = state
+        self._parking = parking
+        self.subscriptions = Subscriptions(state, self._resource_in_view)
         self.awaiting_lists: list[Call] = []
         self._common: dict[str, Handler] = {
             methods.INITIALIZE: self._initialize,
@@ -63,28 +69,44 @@ class Requests:
             methods.RESOURCES_READ: self._read_resource,
             methods.COMPLETE: self._complete,
         }
-        self._of_ruled: dict[str, Handler] = {
-            **self._common,
-            methods.TOOLS_LIST: self._list("tools"),
-            methods.TOOLS_CALL: self._call_tool,
+        ruled: dict[str, Handler] = {methods.TOOLS_LIST: self._list("tools"), methods.TOOLS_CALL: self._call_tool}
+        self._of_ruled: dict[str, Handler] = {**self._common, **ruled}
+        # the per-request era has other methods of its own, and not those of the handshake
+        newer: dict[str, Handler] = {
+            **dict.fromkeys(self._common, self._unknown),
+            methods.DISCOVER: self._discover,
+            methods.LISTEN: self._listen,
         }
+        self._of_merged_newer: dict[str, Handler] = {**self._of_merged, **newer}
+        self._of_ruled_newer: dict[str, Handler] = {**ruled, **newer}
+        self._newer = newer
 
     def handle(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         """Deal with a request that is in `call.session.calls`; whatever is wrong with it becomes its answer."""
         session = call.session
         method = message.method
+        newer = session.era is Era.PER_REQUEST
         if session.protocol_version is None and method not in (methods.INITIALIZE, methods.PING):
             return self.fail(call, methods.INVALID_REQUEST, f"{method} before initialize: send initialize first")
         try:
+            if newer and method in methods.INTERACTIVE and (handle := handle_of(message.params)) is not None:
+                resumed = self._parking.resume(call, handle, message, at)
+                if resumed is None:
+                    why = "requestState: not known (any more), or not for this request; call again without it"
+                    return self.fail(call, methods.INVALID_PARAMS, why)
+                return resumed
             if session.prefixed:
-                handler = self._of_merged.get(method, self._unknown)
+                handler = (self._of_merged_newer if newer else self._of_merged).get(method, self._unknown)
                 return handler(call, message, at)
             server = self._state.servers.get(session.view.name)
             if server is None:
                 return self.fail(
                     call, methods.SERVER_UNAVAILABLE, f"server {session.view.name!r} is not there any more"
                 )
-            known = (self._common if server.rules is None else self._of_ruled).get(method)
+            if server.rules is None:
+                known = (self._newer if newer else self._common).get(method)
+            else:
+                known = (self._of_ruled_newer if newer else self._of_ruled).get(method)
             if known is not None:
                 return known(call, message, at)
             if method.startswith("tasks/"):  # shared: its lists would show one client's tasks to another
@@ -95,46 +117,71 @@ class Requests:
 
     def forward(self, call: Call, server: Server, message: Message, params: bytes, at: float) -> Sequence[Effect]:
         """Hand a request to an instance of a server, or keep it until there is one that can take it."""
-        upstream = server.pick()
-        if upstream is None or (server.interactive and upstream.calls and upstream.owner is not call.session):
+        session = call.session
+        upstream = server.pick(session.era)
+        if upstream is None or (server.interactive and upstream.is_busy_for(session)):
             return self._wait(call, server, message, at)
         if len(upstream.calls) >= MAX_UPSTREAM_CALLS:
             raise self._overloaded(call, f"server {server.name!r} has {MAX_UPSTREAM_CALLS} calls in flight")
+        call.message = None
+        if upstream.era is not session.era:
+            if upstream.era is Era.HANDSHAKE:
+                params = meta.without_client(params)
+                if call.method in methods.INTERACTIVE:
+                    call.message = message
+                    call.parking = Parking()
+            else:
+                call.rounds = Rounds(server, message.method, params, bytes(message.extra))
+        server.calls_total += 1
+        return self.send(call, upstream, message.method, params, message.extra, at)
+
+    def send(
+        self, call: Call, upstream: Upstream, method: str, params: bytes, extra: Bytes, at: float
+    ) -> Sequence[Effect]:
+        """Write a request to an instance, under an id and a progress token of ours."""
         number = self._state.next_id()
         if b"progressToken" in params or b"\\u" in params:
             params = _mint_token(call, number, params)
-        call.message = None
-        call.deadline = at + server.call_timeout
-        call.hard_deadline = at + max(self._state.max_call_time, server.call_timeout)
+        if call.rounds is not None:
+            session = call.session
+            level = methods.LOG_LEVELS[session.level] if session.level is not None else None
+            capabilities, about = pack(session.capabilities), dump(session.client_info)
+            params = meta.with_client(params, capabilities, about, eras.PER_REQUEST_REVISIONS[-1], level)
+        timeout = upstream.server.call_timeout
+        call.deadline = at + timeout
+        call.hard_deadline = call.hard_deadline or at + max(self._state.max_call_time, timeout)
         upstream.begin(number, call)
-        server.calls_total += 1
-        return (WriteLine(upstream.key, request(b"%d" % number, message.method, params, message.extra), number),)
+        return (WriteLine(upstream.key, request(b"%d" % number, method, params, extra), number),)
 
     def fail(self, call: Call, code: int, why: str) -> Sequence[Effect]:
         """Answer a call with an error."""
         call.session.calls.pop(call.id, None)
         call.over = True
+        if call.session.era is Era.PER_REQUEST and code == methods.RESOURCE_NOT_FOUND:
+            code = methods.INVALID_PARAMS
         return (Deliver(call.sink, error(call.id, code, why), True),)
 
     def answer(self, call: Call, value: bytes) -> Sequence[Effect]:
         """Answer a call with a result."""
         call.session.calls.pop(call.id, None)
         call.over = True
+        if call.session.era is Era.PER_REQUEST:
+            value = meta.complete(value, call.method, self._own_info())
         return (Deliver(call.sink, result(call.id, value), True),)
+
+    def _own_info(self) -> bytes:
+        return dump({"name": "mcpd", "version": self._state.version})
 
     def set_upstream_level(self, upstream: Upstream) -> Sequence[Effect]:
         """Ask an instance for the most verbose level that any session wants."""
         level = self._state.level_for(upstream.server.name)
-        if level is None or level == upstream.level or upstream.server.capability("logging") is None:
+        if level is None or level == upstream.level or upstream.era is Era.PER_REQUEST:
+            return ()
+        if upstream.server.capability("logging") is None:
             return ()
         upstream.level = level
-        return self.own_request(upstream, methods.SET_LEVEL, dump({"level": methods.LOG_LEVELS[level]}))
-
-    def own_request(self, upstream: Upstream, method: str, params: bytes) -> Sequence[Effect]:
-        """A request of mcpd itself whose answer interests nobody."""
-        number = self._state.next_id()
-        upstream.own.add(number)
-        return (WriteLine(upstream.key, request(b"%d" % number, method, params)),)
+        params = dump({"level": methods.LOG_LEVELS[level]})
+        return (self.subscriptions.own_request(upstream, methods.SET_LEVEL, params),)
 
     def _wait(self, call: Call, server: Server, message: Message, at: float) -> Sequence[Effect]:
         if server.phase is Phase.ABSENT:
@@ -178,6 +225,28 @@ class Requests:
         session.client_info = info if isinstance(info, dict) else {}
         session.protocol_version = version
         return self.answer(call, answer)
+
+    def _discover(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        session = call.session
+        found: dict[str, Bytes] = {"supportedVersions": dump(eras.PER_REQUEST_REVISIONS)}
+        if session.prefixed:
+            merged = self._merged_initialize(session, "")
+            found |= {key: value for key, value in members(merged).items() if key in ("capabilities", "instructions")}
+            return self.answer(call, pack(found))
+        server = self._state.servers[session.view.name]
+        if server.info is None:
+            return self._wait(call, server, message, at)
+        info = server.info
+        found["capabilities"] = pack({key: value for key, value in info.capabilities.items() if key != "tasks"})
+        if info.instructions is not None:
+            found["instructions"] = dump(info.instructions)
+        call.over = True
+        session.calls.pop(call.id, None)
+        value = meta.complete(pack(found), call.method, info.server_info)
+        return (Deliver(call.sink, result(call.id, value), True),)
+
+    def _listen(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
+        return self.subscriptions.listen(call, message)
 
     def _merged_initialize(self, session: Session, version: str) -> bytes:
         sections = [
@@ -293,6 +362,13 @@ class Requests:
             known = (name, uri) if name in session.servers else None
         return (self._state.servers[known[0]], known[1]) if known else None
 
+    def _resource_in_view(self, session: Session, uri: str) -> tuple[Server, str] | None:
+        """(server, own URI) of a URI, whatever the view."""
+        if session.prefixed:
+            return self._resource(session, uri)
+        server = self._state.servers.get(session.view.name)
+        return (server, uri) if server is not None else None
+
     def _learner(self, server: str) -> Callable[[bytes], bytes]:
         def learn(value: bytes) -> bytes:
             if MARK_OF_RESOURCE in value:
@@ -307,8 +383,10 @@ class Requests:
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, public, params = target
-        subscribers = self._state.subscriptions.setdefault((server.name, own), {})
-        subscribers[call.session] = public
+        upstream = server.pick(call.session.era)
+        if upstream is not None and upstream.era is Era.PER_REQUEST:
+            return (*self.subscriptions.add(call.session, server, own, public), *self.answer(call, EMPTY))
+        self._state.subscriptions.setdefault((server.name, own), {})[call.session] = public
         return self.forward(call, server, message, params, at)
 
     def _unsubscribe(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
@@ -316,6 +394,9 @@ class Requests:
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, _, params = target
+        upstream = server.pick(call.session.era)
+        if upstream is not None and upstream.era is Era.PER_REQUEST:
+            return (*self.subscriptions.remove(call.session, server.name, own), *self.answer(call, EMPTY))
         subscribers = self._state.subscriptions.get((server.name, own), {})
         subscribers.pop(call.session, None)
         if subscribers:  # others still want the updates
@@ -378,6 +459,9 @@ def _mint_token(call: Call, number: int, params: bytes) -> bytes:
 def _single_initialize(info: ServerInfo, version: str) -> bytes:
     """The child's own answer, but for the revision and the capability `tasks` (its lists would mix clients)."""
     found = members(info.result)
+    if info.era is Era.PER_REQUEST:
+        kept: dict[str, Bytes] = {key: found[key] for key in ("capabilities", "instructions") if key in found}
+        found = {**kept, "serverInfo": info.server_info}  # type: ignore[dict-item]
     found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
     if "tasks" in found_capabilities:
         capabilities = pack({key: value for key, value in found_capabilities.items() if key != "tasks"})

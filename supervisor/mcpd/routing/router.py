@@ -6,38 +6,43 @@ not belong to, and nothing is left behind when a session or an instance is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+from msgspec import Raw
 
 from mcpd.config.registry import Registry
 from mcpd.errors import NotFound, Overloaded
-from mcpd.routing.backchannel import Backchannel
+from mcpd.routing.backchannel import Backchannel, cancellation
 from mcpd.routing.correlation import Call, Phase, Server, Upstream
 from mcpd.routing.effects import Deliver, Effect, End, Notice, WriteLine
 from mcpd.routing.info import Lists, ServerInfo
+from mcpd.routing.parking import ParkingLot
 from mcpd.routing.requests import Requests, cancelled
+from mcpd.routing.rounds import RoundTrips
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, State
 from mcpd.wire import methods
 from mcpd.wire.address import Transport, View
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message, WireError, canonical_id, dump, error, members, notification, pack
+from mcpd.wire.meta import RequestMeta
 
 NOTHING: Sequence[Effect] = ()
-_CHANGED = {
-    "tools": notification("notifications/tools/list_changed"),
-    "prompts": notification("notifications/prompts/list_changed"),
-    "resources": notification("notifications/resources/list_changed"),
-}
 
 
 class Router:
     """All methods return effects, to be carried out in order before the next event goes in."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, new_handle: Callable[[], str]) -> None:
+        """`new_handle` gives 128 random bits as text: what a client shows that comes back with input."""
         self.state = State()
         self.state.version = version
-        self._requests = Requests(self.state)
-        self._backchannel = Backchannel(self.state)
+        self._parking = ParkingLot(self.state, new_handle)
+        self._requests = Requests(self.state, self._parking)
+        self._subscriptions = self._requests.subscriptions
+        self._backchannel = Backchannel(self.state, self._parking, self._subscriptions)
+        self._rounds = RoundTrips(self.state, self._requests)
         self._told: set[tuple[str, str]] = set()
 
     # what the operator wants
@@ -65,27 +70,45 @@ class Router:
         self.state.sessions[id] = session
         return session
 
+    def open_request(
+        self, id: str, view: View, principal: str, transport: Transport, client: RequestMeta, sink: Any, at: float
+    ) -> Session:
+        """The session of one request of the per-request era; raises NotFound for an unknown view."""
+        servers = self.state.servers_of(view)
+        if servers is None:
+            raise NotFound(f"there is no {view.kind} {view.name!r}")
+        session = Session(id, principal, view, transport, sink, servers, at)
+        session.era = Era.PER_REQUEST
+        session.protocol_version = client.version
+        session.capabilities = client.capabilities
+        if client.log_level in methods.LOG_LEVELS:
+            session.level = methods.LOG_LEVELS.index(client.log_level)
+        return session
+
+    def end_session(self, session: Session, at: float) -> list[Effect]:
+        """The daemon ends a session: what is open gets its end, then it is closed."""
+        return [*self._subscriptions.end(session), *self.close_session(session, at)]
+
     def close_session(self, session: Session, at: float) -> list[Effect]:
         """The client is gone: its calls are cancelled upstream, its subscriptions and open questions given up."""
-        if self.state.sessions.pop(session.id, None) is None:
+        if self.state.sessions.pop(session.id, None) is None and session.era is Era.HANDSHAKE:
             return []
         effects: list[Effect] = []
-        for ask in tuple(session.asks.values()):
+        questions = [one for call in session.calls.values() if call.parking for one in call.parking.questions.values()]
+        for ask in (*session.asks.values(), *questions):
+            if ask.key is not None:
+                continue
             self._backchannel.drop_ask(ask)
             frame = error(ask.child_id, methods.SERVER_UNAVAILABLE, "the client has left")
             effects.append(WriteLine(ask.upstream.key, frame))
         for call in tuple(session.calls.values()):
             number = self._let_go(call, at)
+            self._rounds.give_up(call)
             if number:
                 params = dump({"requestId": number, "reason": "the client has left"})
                 effects.append(WriteLine(_upstream(call).key, notification(methods.CANCELLED, params)))
         session.calls.clear()
-        for (server, uri), subscribers in tuple(self.state.subscriptions.items()):
-            if subscribers.pop(session, None) is not None and not subscribers:
-                del self.state.subscriptions[server, uri]
-                for upstream in self.state.servers[server].upstreams if server in self.state.servers else ():
-                    effects += self._requests.own_request(upstream, methods.UNSUBSCRIBE, dump({"uri": uri}))
-        return effects
+        return effects + self._subscriptions.remove_all(session)
 
     # from clients
 
@@ -121,7 +144,8 @@ class Router:
             return NOTHING  # mcpd has initialised the child itself; it tells it no client's roots
         if session.protocol_version is None:
             return NOTHING
-        upstream = self.state.servers[session.view.name].pick() if session.view.name in self.state.servers else None
+        server = self.state.servers.get(session.view.name)
+        upstream = server.pick(session.era) if server is not None else None
         if upstream is None:
             self.state.counters.dropped_messages += 1
             return NOTHING
@@ -134,6 +158,7 @@ class Router:
             return NOTHING  # it has been answered meanwhile (cancellation, "race conditions")
         del session.calls[call.id]
         number = self._let_go(call, at)
+        self._rounds.give_up(call)
         ended = End(call.sink)
         return (WriteLine(_upstream(call).key, cancelled(number, message)), ended) if number else (ended,)
 
@@ -152,6 +177,8 @@ class Router:
         if ask is None:
             self.state.counters.unmatched_answers += 1
             return NOTHING
+        if ask.key is not None:
+            return self._rounds.client_answered(ask, message, at)
         self._backchannel.drop_ask(ask)
         call = ask.call
         call.deadline = min(at + ask.upstream.server.call_timeout, call.hard_deadline)
@@ -182,13 +209,29 @@ class Router:
     def from_instance(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         """One message of a child. Raises WireError if it makes no sense."""
         if not message.method:
-            effects = self._backchannel.answer(upstream, message)
-            if upstream.server.waiting and not upstream.calls:
+            effects = self._answer(upstream, message, at)
+            if upstream.server.waiting and not upstream.active:
                 return (*effects, *self._release(upstream.server, at))
             return effects
         if len(message.id):
             return self._backchannel.ask(upstream, message, at)
         return self._backchannel.notify(upstream, message, at)
+
+    def _answer(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
+        raw = bytes(message.id)
+        number = int(raw) if raw.isdigit() else 0
+        call = upstream.finish(number)
+        if call is None:
+            if number in upstream.own:
+                upstream.own.discard(number)
+            else:
+                self.state.counters.unmatched_answers += 1
+            return NOTHING
+        if call.over:
+            return NOTHING
+        if call.rounds is not None and len(message.result):
+            return self._rounds.answered(upstream, call, message, at)
+        return self._backchannel.answer(upstream, call, message)
 
     def attach(self, key: str, server_name: str, generation: int, info: ServerInfo, at: float) -> list[Effect]:
         """An instance is READY."""
@@ -203,9 +246,7 @@ class Router:
         server.lists = info.lists
         self.state.forget_catalogues()
         effects: list[Effect] = []
-        for name, uri in self.state.subscriptions:
-            if name == server_name:
-                effects += self._requests.own_request(upstream, methods.SUBSCRIBE, dump({"uri": uri}))
+        effects += self._subscriptions.begin(upstream)
         effects += self._requests.set_upstream_level(upstream)
         effects += self._release(server, at)
         effects += self._release_lists(at)
@@ -224,11 +265,15 @@ class Router:
         effects: list[Effect] = []
         for ask in tuple(upstream.asks.values()):
             self._backchannel.drop_ask(ask)
-            params = dump({"requestId": ask.number, "reason": f"server {server.name!r} has gone: {reason}"})
-            effects.append(Deliver(ask.call.sink, notification(methods.CANCELLED, params)))
+            if ask.call.parking is None:
+                why = f"server {server.name!r} has gone: {reason}"
+                effects.append(Deliver(ask.call.sink, cancellation(ask.number, why)))
         for call in upstream.calls.values():
-            if not call.over:
-                why = f"server {server.name!r} went away during the call: {reason}"
+            why = f"server {server.name!r} went away during the call: {reason}"
+            if call.parking is not None and call.parking.handle is not None:
+                refused = dump({"code": methods.SERVER_UNAVAILABLE, "message": why})
+                call.parking.outcome = Message(error=Raw(refused))  # for the client, when it comes back
+            elif not call.over:
                 effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
         upstream.calls.clear()
         return effects
@@ -302,6 +347,16 @@ class Router:
                 effects += self._expire_waiting(server, at)
         if self._requests.awaiting_lists and self._requests.awaiting_lists[0].deadline <= at:
             effects += self._release_lists(at)
+        return effects + self._parking.expire(at) + self._rounds.expire(at)
+
+    def timer(self, call: Call, at: float) -> Sequence[Effect]:
+        """The time that a `Timer` effect asked for is over."""
+        if call.rounds is not None:
+            return self._rounds.retry(call, at)
+        effects = self._parking.window_over(call, at)
+        upstream = call.upstream
+        if upstream is not None and upstream.server.waiting and not upstream.active:
+            return (*effects, *self._release(upstream.server, at))
         return effects
 
     def _expire(self, upstream: Upstream, at: float) -> list[Effect]:
@@ -312,6 +367,8 @@ class Router:
         for number, call in tuple(upstream.calls.items()):
             if call.deadline > at or any(ask.call is call for ask in upstream.asks.values()):
                 continue
+            if call.parking is not None and call.parking.handle is not None:
+                continue  # the lot looks after it
             if call.over:
                 upstream.finish(number)
                 continue
@@ -322,7 +379,7 @@ class Router:
             )
             effects += self._requests.fail(call, methods.REQUEST_TIMEOUT, why)
             call.deadline = at + CANCEL_GRACE
-        if upstream.server.waiting and not upstream.calls:
+        if upstream.server.waiting and not upstream.active:
             effects += self._release(upstream.server, at)
         return effects
 
@@ -401,8 +458,7 @@ class Router:
         return self._list_changes(sessions, kinds)
 
     def _list_changes(self, sessions: Iterable[Session], kinds: Iterable[str]) -> list[Effect]:
-        told = [session for session in sessions if session.protocol_version is not None]
-        return [Deliver(session.push, _CHANGED[kind]) for kind in kinds for session in told]
+        return self._subscriptions.list_changed(sessions, kinds)
 
 
 def _upstream(call: Call) -> Upstream:

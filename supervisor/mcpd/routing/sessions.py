@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from mcpd.wire.address import Transport, View
+from mcpd.wire.eras import Era
 
 if TYPE_CHECKING:
     from mcpd.routing.correlation import Ask, Call
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What a `subscriptions/listen` asked for: `id` is that request's own (raw JSON), `kinds` as in `ListKind`."""
+
+    id: bytes
+    kinds: frozenset[str]
 
 
 class Session:
@@ -19,6 +29,9 @@ class Session:
     `calls` maps the client's own request ids (raw JSON, so that `1` is not `"1"`) to calls in flight; `asks` maps the
     ids that mcpd gave to servers' requests to what waits for this client's answer. `push` is the sink for whatever
     belongs to no call.
+
+    A client of the per-request era has a session for each of its requests, which lasts as long as the request;
+    `listening` is set while that is a `subscriptions/listen`.
     """
 
     __slots__ = (
@@ -26,8 +39,10 @@ class Session:
         "calls",
         "capabilities",
         "client_info",
+        "era",
         "id",
         "level",
+        "listening",
         "opened_at",
         "prefixed",
         "principal",
@@ -53,6 +68,8 @@ class Session:
         self.capabilities: Mapping[str, Raw] = {}
         self.client_info: Mapping[str, Any] = {}
         self.level: int | None = None
+        self.era = Era.HANDSHAKE
+        self.listening: Listening | None = None
         self.calls: dict[bytes, Call] = {}
         self.asks: dict[int, Ask] = {}
         self.opened_at = at

@@ -49,3 +49,11 @@ SERVER_UNAVAILABLE: Final = -32000  # implementation-defined server error: the s
 RESOURCE_NOT_FOUND: Final = -32002
 REQUEST_TIMEOUT: Final = -32001  # the code that the SDKs use for a request that got no answer in time
 REQUEST_CANCELLED: Final = -32800  # what JSON-RPC peers commonly answer to a cancelled request
+
+# the per-request era (2026-07-28)
+LISTEN: Final = "subscriptions/listen"
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+HEADER_MISMATCH: Final = -32020
+MISSING_CAPABILITY: Final = -32021
+UNSUPPORTED_VERSION: Final = -32022
+INTERACTIVE: Final = frozenset({TOOLS_CALL, PROMPTS_GET, RESOURCES_READ})  # may be answered `input_required`
