@@ -14,8 +14,9 @@ import sys
 import time
 from functools import partial
 
+from mcpd.cli.daemon_link import UNAVAILABLE, Ended
 from mcpd.cli.pipes import say
-from mcpd.cli.stdio_relay import UNAVAILABLE, Ended, StdioRelay
+from mcpd.cli.stdio_relay import StdioRelay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing alone would take a tenth of the time that starting takes
