@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -34,6 +34,7 @@ from mcpd.fleet import operators, status
 from mcpd.fleet.eventlog import EventLog, Feed
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
+from mcpd.lifecycle.backoff import RestartAlarm
 from mcpd.lifecycle.effects import Changed
 from mcpd.lifecycle.events import Disable, Reset, Restart, Start, Stop
 from mcpd.lifecycle.phases import Ended, Stopping, Waiting
@@ -118,9 +119,8 @@ class Fleet:
         self._stage = _Stage.NEW
         self._over = asyncio.Event()
         self._reloading = asyncio.Lock()
-        for name in registry.servers:
-            if store is not None and "interactive" in store.marks(name):
-                relay.set_interactive(name)
+        self._alarm = RestartAlarm()
+        self._recall(registry.servers)
         relay.on_catalogue_stale = self._list_changed
         relay.on_interactive = self._is_interactive
         relay.on_server_log = self._server_said
@@ -228,6 +228,9 @@ class Fleet:
             new=change.new.value,
             why=change.why,
         )
+        if (change.old, change.new) == (State.BACKOFF, State.STARTING) and self._alarm.restarted(instance.now()):
+            self._tell("", self._alarm.text)
+            _log.error("fleet.restarting_much", text=self._alarm.text)
         if change.new in _AT_REST and not self._is_wanted(instance):
             self._forget(instance)
         self._announce(server)
@@ -302,6 +305,12 @@ class Fleet:
         if self._store is not None:
             self._store.set_mark(server, "interactive", "yes")
         self._tell(server, "it asks its clients for things while several use it: it serves one session at a time now")
+
+    def _recall(self, servers: Iterable[str]) -> None:
+        """Tell the relay what earlier daemons found out about these servers."""
+        for name in servers:
+            if self._store is not None and "interactive" in self._store.marks(name):
+                self.relay.set_interactive(name)
 
     def _tell(self, server: str, text: str) -> None:
         """An event that is no change of a state."""
@@ -410,8 +419,10 @@ class Fleet:
 
     def _apply(self, new: Registry, replace: frozenset[str]) -> None:
         """From here on nothing is waited for: the new registry counts for all, or the old one did."""
+        added = new.servers.keys() - self.registry.servers.keys()
         self.registry = new
         self.relay.set_servers(new)
+        self._recall(added)
         self._reconcile(Orders(replace=replace))
         for name in new.servers:
             self._announce(name)

@@ -35,6 +35,10 @@ BROKEN_GRACE = 0.1
 """A process that ends closes its stdin a moment before its end is known; only one that lives on "closed its stdin"."""
 REFETCH_DELAY = 0.05
 """List changes come in bursts; they are collected for this long."""
+REFETCH_DELAY_MAX = 5.0
+REFETCH_QUIET = 10.0
+"""Some servers say that their lists changed whenever these are asked for: each fetch soon after another waits twice as
+long."""
 REFETCH_TIMEOUT = 30.0
 SLOWEST_DRAIN_LOOK = 0.05
 
@@ -109,6 +113,8 @@ class Incarnation:
         self._readiness = Readiness(spec.readiness)
         self._stale: set[str] = set()
         self._refetching = False
+        self._refetch_delay = REFETCH_DELAY
+        self._refetched_at = float("-inf")
 
     # -- Told by the process -----------------------------------------------------------------------------------------
 
@@ -209,8 +215,8 @@ class Incarnation:
         was_in_relay = self._stage in (_Stage.SERVING, _Stage.LEAVING)
         self._stage = _Stage.GONE
         self._receive = self._ignore
-        self._calls.close(why)
         self._stop_tasks()
+        self._calls.close(why)
         if was_in_relay:
             self._relay.detach(self.key, why)
 
@@ -319,7 +325,7 @@ class Incarnation:
         assert self.info is not None
         try:
             while self._stale:
-                await asyncio.sleep(REFETCH_DELAY)
+                await asyncio.sleep(self._next_refetch_delay())
                 kinds = [kind for stale in sorted(self._stale) for kind in _KINDS[stale]]
                 self._stale.clear()
                 lists = await fetch_lists(self._calls, kinds, self.info.lists, self._log.note, REFETCH_TIMEOUT)
@@ -330,6 +336,13 @@ class Incarnation:
             _log.warning("instance.lists_stale", instance=self.key, problem=str(problem))
         finally:
             self._refetching = False
+
+    def _next_refetch_delay(self) -> float:
+        at = self._clock.monotonic()
+        soon = at - self._refetched_at < REFETCH_QUIET
+        self._refetch_delay = min(self._refetch_delay * 2, REFETCH_DELAY_MAX) if soon else REFETCH_DELAY
+        self._refetched_at = at
+        return self._refetch_delay
 
     # tasks
 

@@ -89,6 +89,26 @@ class Backoff:
         return sum(start > since for start in self._starts) >= self.policy.burst
 
 
+class RestartAlarm:
+    """Notices that servers are restarted more often than one broken one would be: something common is wrong.
+
+    It only tells; each server's own rules decide.
+    """
+
+    def __init__(self, burst: int = 30, interval: float = 60.0) -> None:
+        self.text = f"{burst} restarts of servers within {interval:g} s: look for what they have in common"
+        self._starts: deque[float] = deque(maxlen=burst)
+        self._interval = interval
+
+    def restarted(self, at: float) -> bool:
+        """A server is started again by itself; True if that is one too many, at most once an interval."""
+        self._starts.append(at)
+        too_many = len(self._starts) == self._starts.maxlen and at - self._starts[0] < self._interval
+        if too_many:
+            self._starts.clear()
+        return too_many
+
+
 def _jitter(delay: float, luck: float) -> float:
     """Equal jitter: full jitter may give 0."""
     return delay * (0.5 + luck / 2)

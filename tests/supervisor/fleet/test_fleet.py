@@ -183,6 +183,17 @@ async def test_stderr_stands_in_the_history_and_in_the_log(tmp_path: Path) -> No
         assert "what went wrong\n[mcpd] talks ended: exit-code: exit code 4" in ship.fleet.log_path("talks").read_text()
 
 
+async def test_many_restarts_together_raise_an_alarm_and_nothing_else(tmp_path: Path) -> None:
+    dies = spec("dies", "ends_with.py", "3", restart_delay=0.001, restart_max_delay=0.001)
+    async with sailing(registry(tmp_path, dies, spec("good"))) as ship:
+        await ship.until("dies", State.BACKOFF, generation=32)
+
+        assert "30 restarts of servers within 60 s: look for what they have in common" in [
+            one.reason for one in ship.events()
+        ]
+        assert await ship.call("good", "echo") == "{}"
+
+
 # -- Operators -------------------------------------------------------------------------------------------------------
 
 

@@ -143,6 +143,19 @@ async def test_an_error_of_mcpds_own_costs_the_process_only(tmp_path: Path) -> N
         assert ship.instance("other").machine.generation == 1
 
 
+async def test_a_server_whose_lists_change_whenever_they_are_asked_for_is_not_asked_for_ever(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time", "mcp_restless.py"))) as ship:
+        await ship.ready()
+        incarnation = ship.instance("time").incarnation
+        assert incarnation is not None
+
+        waits = [round(incarnation._next_refetch_delay(), 2) for _ in range(9)]
+
+        assert waits[-1] == 5.0
+        assert waits == sorted(waits)
+        assert await ship.call("time", "echo") == "{}"
+
+
 async def test_lists_that_cannot_be_fetched_anew_stay_what_they_were(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, spec("time", "mcp_forgets.py"))) as ship:
         await ship.ready()

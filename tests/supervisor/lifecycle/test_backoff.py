@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.lifecycle.backoff import Backoff, BackoffPolicy, GiveUp, Wait
+from mcpd.lifecycle.backoff import Backoff, BackoffPolicy, GiveUp, RestartAlarm, Wait
 
 DEFAULT = BackoffPolicy(burst=10_000)
 NO_JITTER = 1.0  # not a number that `random()` gives, but the edge of what it may
@@ -113,3 +113,18 @@ def test_a_reset_forgets_delays_and_the_limit(action: str) -> None:
     backoff.reset()
 
     assert delays(backoff, 1) == [0.5]
+
+
+def test_many_restarts_of_all_servers_together_are_told_once_an_interval() -> None:
+    alarm = RestartAlarm(burst=3, interval=10.0)
+
+    told = [alarm.restarted(at) for at in (1.0, 2.0, 3.0, 3.1, 3.2, 3.3)]
+
+    assert told == [False, False, True, False, False, True]
+    assert alarm.text == "3 restarts of servers within 10 s: look for what they have in common"
+
+
+def test_restarts_far_apart_are_nobodys_alarm() -> None:
+    alarm = RestartAlarm(burst=3, interval=10.0)
+
+    assert not any(alarm.restarted(at) for at in (0.0, 6.0, 12.0, 18.0, 24.0))
