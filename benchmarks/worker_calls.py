@@ -7,8 +7,9 @@ python benchmarks/worker_calls.py [--rounds N] [--calls N] [--in-flight N]
 from __future__ import annotations
 
 import sys
+from statistics import median
 
-from worker_common import ECHO, Session, arguments, frame, median, now, peers, report
+from worker_common import ECHO, Session, arguments, frame, now, peers, report
 
 TARGET = 1.0
 """Calls a second must not be below those of either."""
