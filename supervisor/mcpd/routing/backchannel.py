@@ -78,8 +78,8 @@ class Backchannel:
         if method == methods.CANCELLED:
             return self._ask_cancelled(upstream, message)
         if method == methods.MESSAGE:
-            return self._log_message(upstream, message)
-        found = self._attribute(upstream)
+            return self._log_message(upstream, message, at)
+        found = self._attribute(upstream, at)
         if found is None:
             return (ServerLog(upstream.key, notification(method, message.params)),)
         return (Deliver(found.sink, notification(method, message.params, message.extra)),)
@@ -97,7 +97,7 @@ class Backchannel:
         if len(upstream.asks) >= MAX_ASKS:
             text = f"{MAX_ASKS} requests already wait for clients"
             return self._refuse(upstream, child_id, methods.SERVER_UNAVAILABLE, text)
-        call = self._attribute(upstream)
+        call = self._attribute(upstream, at)
         if call is None:
             return self._unattributed(upstream, child_id, message.method)
         missing = missing_capability(call.session, message.method, bytes(message.params))
@@ -129,9 +129,9 @@ class Backchannel:
             return (refused,)
         return (refused, Deliver(ask.call.sink, cancellation(ask.number, why)))
 
-    def _attribute(self, upstream: Upstream) -> Call | None:
+    def _attribute(self, upstream: Upstream, at: float) -> Call | None:
         """The call that a message without a cause can only belong to."""
-        if upstream.owner is None or upstream.mixed:
+        if upstream.owner is None or upstream.mixed or upstream.is_haunted(upstream.owner, at):
             return None
         found = upstream.latest_call_of(upstream.owner)
         return found[1] if found else None
@@ -208,9 +208,9 @@ class Backchannel:
         params = pack({**found, "requestId": b"%d" % ask.number})
         return (Deliver(ask.call.sink, notification(message.method, params, message.extra)),)
 
-    def _log_message(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
+    def _log_message(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         frame = notification(message.method, message.params, message.extra)
-        call = self._attribute(upstream)
+        call = self._attribute(upstream, at)
         if call is None:
             return (ServerLog(upstream.key, frame),)
         wanted = call.session.level

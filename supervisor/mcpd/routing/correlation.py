@@ -29,6 +29,7 @@ class Call:
 
     __slots__ = (
         "deadline",
+        "ghost_until",
         "hard_deadline",
         "id",
         "message",
@@ -55,6 +56,7 @@ class Call:
         self.on_result: Callable[[bytes], bytes] | None = None
         self.deadline = 0.0
         self.hard_deadline = 0.0
+        self.ghost_until = 0.0
         self.over = False
         self.patient = True
         self.parking: Parking | None = None
@@ -120,6 +122,9 @@ class Upstream:
     """A READY instance. `owner`: the one session that had calls on it since it was last idle; None if `mixed`.
 
     A parked call does not count: its child waits for that call's client, and has nothing else to say for it.
+
+    `ghosts` are calls that were given up, and that the child neither answered nor need have noticed: (session, until
+    when) by upstream id. They hold nobody up, but what the child says might be for them.
     """
 
     __slots__ = (
@@ -129,6 +134,7 @@ class Upstream:
         "draining",
         "era",
         "generation",
+        "ghosts",
         "info",
         "key",
         "level",
@@ -146,6 +152,7 @@ class Upstream:
         self.info = info
         self.era = info.era
         self.calls: dict[int, Call] = {}
+        self.ghosts: dict[int, tuple[Session, float]] = {}
         self.active = 0  # calls that are not parked
         self.asks: dict[bytes, Ask] = {}
         self.own: set[int] = set()  # requests that mcpd itself sent, whose answers interest nobody
@@ -183,6 +190,19 @@ class Upstream:
         if call is not None and (call.parking is None or call.parking.handle is None):
             self.deactivate()
         return call
+
+    def give_up(self, number: int) -> None:
+        """A call that is over has been waited for long enough."""
+        call = self.finish(number)
+        if call is not None:
+            self.ghosts[number] = (call.session, call.ghost_until)
+
+    def is_haunted(self, session: Session, at: float) -> bool:
+        """Whether the child may still be at work for a given-up call of another session."""
+        if not self.ghosts:
+            return False
+        self.ghosts = {number: ghost for number, ghost in self.ghosts.items() if ghost[1] > at}
+        return any(ghost[0] is not session for ghost in self.ghosts.values())
 
     def is_busy_for(self, session: Session) -> bool:
         """Whether another session's calls are being worked on."""

@@ -132,6 +132,7 @@ class ParkingLot:
             number = next((number for number, one in upstream.calls.items() if one is call), 0)
             if number:
                 upstream.activate(call)  # until the child has noticed
+                call.ghost_until = call.hard_deadline
                 call.deadline = at + CANCEL_GRACE
                 params = dump({"requestId": number, "reason": "the client did not come back with its input"})
                 effects.append(WriteLine(upstream.key, notification(methods.CANCELLED, params)))

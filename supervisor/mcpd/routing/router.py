@@ -192,6 +192,7 @@ class Router:
         call.over = True
         if call.upstream is None:
             return 0
+        call.ghost_until = call.deadline
         call.deadline = min(call.deadline, at + CANCEL_GRACE)
         return next((number for number, one in call.upstream.calls.items() if one is call), 0)
 
@@ -222,6 +223,8 @@ class Router:
         number = int(raw) if raw.isdigit() else 0
         call = upstream.finish(number)
         if call is None:
+            if upstream.ghosts.pop(number, None) is not None:
+                return NOTHING
             if number in upstream.own:
                 upstream.own.discard(number)
             else:
@@ -370,7 +373,7 @@ class Router:
             if call.parking is not None and call.parking.handle is not None:
                 continue  # the lot looks after it
             if call.over:
-                upstream.finish(number)
+                upstream.give_up(number)
                 continue
             self.state.counters.timeouts += 1
             why = f"server {upstream.server.name!r} did not answer in time"
@@ -379,6 +382,7 @@ class Router:
             )
             effects += self._requests.fail(call, methods.REQUEST_TIMEOUT, why)
             call.deadline = at + CANCEL_GRACE
+            call.ghost_until = call.hard_deadline
         if upstream.server.waiting and not upstream.active:
             effects += self._release(upstream.server, at)
         return effects

@@ -604,3 +604,18 @@ def test_pool_gives_calls_to_the_instance_with_the_fewest(bench: Bench) -> None:
     bench.router.drain("time")
     bench.ask(session, 5, "tools/call", {"name": "echo"})
     assert len(bench.written["time@2"]) == 3
+
+
+def test_what_a_child_says_may_be_for_a_call_that_was_given_up(bench: Bench) -> None:
+    one, two = bench.open(TIME, sampling={}), bench.open(TIME, sampling={})
+    bench.ask(one, 1, "tools/call", {"name": "echo"})
+    bench.tell(one, {"method": "notifications/cancelled", "params": {"requestId": 1}})
+    bench.now += 11
+    bench.run(bench.router.tick(bench.now))
+    sink = bench.ask(two, 1, "tools/call", {"name": "echo"})
+    question = {"method": "sampling/createMessage", "params": {}}
+    bench.say("time", {"id": "a", **question})
+    assert error(bench.written["time"][-1])[0] == -32600
+    bench.answer("time", {}, 0)  # now the child is done with the first call
+    bench.say("time", {"id": "b", **question})
+    assert bench.one(sink)["method"] == "sampling/createMessage"
