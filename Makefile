@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# the tests find uv, mcpd and mcpctl where a user would: on the PATH
+WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
@@ -38,11 +40,11 @@ check: $(VENV)/dev
 	@scripts/check
 
 test: setup check
-	$(BIN)/pytest -n $(JOBS) -m "not long" tests
+	$(WITH_PATH) $(BIN)/pytest -n $(JOBS) -m "not long" tests
 
 verify: setup
 	@scripts/peers conformance
-	$(BIN)/pytest -m long tests
+	$(WITH_PATH) $(BIN)/pytest -m long tests
 
 conformance: $(VENV)/dev
 	@scripts/setup test
@@ -51,7 +53,7 @@ conformance: $(VENV)/dev
 
 cover: setup
 	$(BIN)/coverage erase
-	$(BIN)/pytest -n $(JOBS) -m "not long" --cov --cov-report=term:skip-covered tests
+	$(WITH_PATH) $(BIN)/pytest -n $(JOBS) -m "not long" --cov --cov-report=term:skip-covered tests
 
 clean:
 	rm -rf $(VENV)
