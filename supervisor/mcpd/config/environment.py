@@ -9,19 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, Strict, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from mcpd.config.report import Place, Report
 from mcpd.config.settings import DaemonSettings, FrontdoorSettings
 
 TABLES: Final[Mapping[str, type[BaseModel]]] = {"daemon": DaemonSettings, "frontdoor": FrontdoorSettings}
-
-
-class _Variables(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="MCPD_", env_nested_delimiter="__")
-
-    daemon: DaemonSettings
-    frontdoor: FrontdoorSettings
 
 
 def overrides(table: str, environ: Mapping[str, str], report: Report) -> dict[str, Any]:
@@ -31,19 +23,33 @@ def overrides(table: str, environ: Mapping[str, str], report: Report) -> dict[st
     for name, value in sorted(environ.items()):
         if not name.lower().startswith(prefix):
             continue
-        source = EnvSettingsSource(_Variables)
-        source.env_vars = {name.lower(): value}
         try:
-            said = source()[table]
+            said = _read(table, name, value)
             found |= {key: _typed(TABLES[table], key, raw) for key, raw in said.items()}
-        except SettingsError:
-            report.problem(Place(None, None, name), "expected JSON", """write a list as '["one", "two"]'""")
         except ValidationError as error:
             kind, example = (
                 ("a boolean", "true or false") if "bool" in error.errors()[0]["type"] else ("an integer", "1")
             )
             report.problem(Place(None, None, name), f"expected {kind}, found {value!r}", f"write for example {example}")
+        except ValueError:
+            report.problem(Place(None, None, name), "expected JSON", """write a list as '["one", "two"]'""")
     return found
+
+
+def _read(table: str, name: str, value: str) -> dict[str, Any]:
+    """One variable by the rules of pydantic-settings, which costs 17 MiB: it is imported by the first one set."""
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+    class Variables(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="MCPD_", env_nested_delimiter="__")
+
+        daemon: DaemonSettings
+        frontdoor: FrontdoorSettings
+
+    source = EnvSettingsSource(Variables)
+    source.env_vars = {name.lower(): value}
+    said: dict[str, Any] = source()[table]
+    return said
 
 
 def _typed(model: type[BaseModel], key: str, raw: Any) -> Any:
