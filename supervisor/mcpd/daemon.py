@@ -139,11 +139,12 @@ class Daemon:
             context,
             Guard(registry.frontdoor, authenticator),
             {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
+            direct={"mcp": streamable.direct, "messages": legacy.direct},
             endpoints=self._endpoints,
             readiness=self._readiness,
             sources=(self._metrics,),
         )
-        self._listener = Listener(app, self._sockets, on_stop=context.streams.close)
+        self._listener = Listener(app, self._sockets, direct=app, on_stop=context.streams.close)
         self._local = LocalSocket(
             self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, _own_users()
         )

@@ -27,6 +27,7 @@ from support.echo_relay import EchoChild, registry, relay_for
 
 TOKEN = "t" * 43
 OTHER_TOKEN = "o" * 43
+DIRECT = True  # whether plain POSTs are answered below ASGI
 BOTH = "application/json, text/event-stream"
 
 
@@ -75,11 +76,12 @@ async def open_door(
         context,
         Guard(made.frontdoor, BearerAuthenticator(verifier)),
         {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
+        direct={"mcp": streamable.direct, "messages": legacy.direct} if DIRECT else {},
         endpoints=lambda: [View("all"), *(View("server", name) for name in made.servers)],
     )
 
     sockets = bind_tcp("127.0.0.1", 0)
-    listener = Listener(app, sockets, on_stop=relay.end_sessions, grace=2.0)
+    listener = Listener(app, sockets, direct=app, on_stop=relay.end_sessions, grace=2.0)
     door = Door(context, listener, relay, children)
     door.url, door.port = url_of(sockets[0]), sockets[0].getsockname()[1]
     door.clock, door.app = clock, app

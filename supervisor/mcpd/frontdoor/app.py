@@ -8,15 +8,18 @@ dictionary in `scope["mcpd.headers"]`; until its response has begun, a handler m
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from mcpd.errors import McpdError
 from mcpd.frontdoor import metrics
 from mcpd.frontdoor.asgi import (
     JSON,
+    App,
     Event,
     Handler,
     Header,
@@ -30,13 +33,19 @@ from mcpd.frontdoor.asgi import (
     refusal_of,
 )
 from mcpd.frontdoor.context import Context
+from mcpd.frontdoor.exchange import Exchange
 from mcpd.frontdoor.guard import Guard
+from mcpd.frontdoor.protocol import Outcome
 from mcpd.frontdoor.relay import View
 
+log = logging.getLogger("mcpd.frontdoor")
+
 Endpoint: TypeAlias = Literal["mcp", "sse", "messages"]
-ENDPOINTS: Final[tuple[Endpoint, ...]] = ("mcp", "sse", "messages")
+# A handler of a POST whose body is there: `direct(scope, body, view, principal)`, for `protocol`. May raise Refusal.
+Direct: TypeAlias = Callable[[Scope, bytes, View, str], Outcome]
 ALL: Final = View("all")
 CACHED_ROUTES: Final = 1024
+FAULT: Final = Reply(500, b"Internal Server Error")
 
 # What a page of an allowed origin may do (https://fetch.spec.whatwg.org, CORS protocol).
 ALLOWED_METHODS: Final = b"GET, POST, DELETE"
@@ -63,19 +72,24 @@ class FrontDoor:
         guard: Guard,
         handlers: Mapping[Endpoint, Handler],
         *,
+        direct: Mapping[Endpoint, Direct] = MappingProxyType({}),
         endpoints: Callable[[], Iterable[View]] = lambda: (ALL,),
         readiness: Callable[[], Readiness] = lambda: Readiness(True),
         sources: Iterable[metrics.Source] = (),
     ) -> None:
-        """`endpoints` lists what there is, for error messages; `sources` are metrics besides our own."""
+        """`direct` are the handlers of POSTs that need no ASGI; `endpoints` lists what there is, for error messages;
+        `sources` are metrics besides our own."""
         self._context = context
         context.ticker.callbacks.append(context.streams.tick)
         self._guard = guard
+        self.max_body = context.settings.max_body
         self._handlers = handlers
+        self._direct = direct
         self._endpoints = endpoints
         self._readiness = readiness
         self._sources = (self._metrics, *sources)
         self._routes: dict[str, tuple[Endpoint, View]] = {}
+        self._direct_routes: dict[bytes, tuple[Endpoint, View]] = {}
         self._cold = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metricz}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,9 +116,49 @@ class FrontDoor:
             self._context.counters.errors += 1
             raise
 
-    async def _refuse(self, refused: Refusal, send: Send) -> None:
+    # what `protocol.DirectApp` asks for
+
+    def knows(self, path: bytes) -> bool:
+        return path in self._direct_routes
+
+    def serve(self, path: bytes, headers: list[Header], scope: Scope, body: bytes) -> Outcome:
+        try:
+            checked = self._guard.headers(headers)
+            if b"origin" in checked:
+                return None
+            principal = self._guard.principal(checked)
+            endpoint, view = self._direct_routes[path]
+            scope["mcpd.headers"] = checked
+            requests = self._context.counters.requests
+            requests[endpoint] += 1
+            outcome = self._direct[endpoint](scope, body, view, principal)
+            if outcome is None:
+                requests[endpoint] -= 1  # it comes again, through ASGI
+            return outcome
+        except Refusal as refused:
+            return self._count(refused).reply
+        except McpdError as error:
+            return self._count(refusal_of(error)).reply
+        except Exception:
+            self._context.counters.errors += 1
+            log.exception("a request failed")
+            return FAULT
+
+    def responder(self, exchange: Exchange) -> App:
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await exchange.respond(receive, send)
+            except Refusal as refused:
+                await self._refuse(refused, send)
+
+        return respond
+
+    def _count(self, refused: Refusal) -> Refusal:
         self._context.counters.refused[refused.reply.status] += 1
-        await refused.reply.send(send)
+        return refused
+
+    async def _refuse(self, refused: Refusal, send: Send) -> None:
+        await self._count(refused).reply.send(send)
 
     def _resolve(self, scope: Scope) -> tuple[Endpoint, View]:
         """The endpoint of a path that is not in the cache, for a client that has shown its token."""
@@ -115,7 +169,10 @@ class FrontDoor:
             raise self._no_such(f"there is no {route[1].kind} named {route[1].name!r}")
         if len(self._routes) >= CACHED_ROUTES:
             self._routes.clear()
+            self._direct_routes.clear()
         self._routes[scope["path"]] = route
+        if route[0] in self._direct:
+            self._direct_routes[scope["raw_path"]] = route
         return route
 
     def _no_such(self, message: str) -> Refusal:

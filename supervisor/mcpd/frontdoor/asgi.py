@@ -112,11 +112,11 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     declared = headers.get(b"content-length")
     # digits are what the HTTP parser lets pass; their number bounds the conversion
     if declared is not None and (len(declared) > 18 or int(declared) > limit):
-        raise _too_large(limit)
+        raise too_large(limit)
     event = await receive()
     body: bytes = event.get("body", b"")
     if len(body) > limit:
-        raise _too_large(limit, CLOSE)
+        raise too_large(limit, CLOSE)
     if event.get("more_body"):
         body = await _read_rest(receive, body, limit)
     elif event["type"] != "http.request":
@@ -139,7 +139,7 @@ async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
                     parts.append(part)
                 elif held > limit + DRAIN_LIMIT or not event.get("more_body"):
                     # what was read past the limit lets a client that only then looks for an answer find it
-                    raise _too_large(limit, CLOSE)
+                    raise too_large(limit, CLOSE)
                 else:
                     parts.clear()
                 if not event.get("more_body"):
@@ -148,5 +148,6 @@ async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
         raise refusal(408, f"the body was not complete within {BODY_TIMEOUT:.0f} s", headers=(CLOSE,)) from None
 
 
-def _too_large(limit: int, *headers: Header) -> Refusal:
+def too_large(limit: int, *headers: Header) -> Refusal:
+    """What tells a client that its body is too long (RFC 9110, section 15.5.14)."""
     return refusal(413, f"the body is larger than {limit} bytes; see frontdoor.max_body", headers=headers)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum, auto
 
-from mcpd.frontdoor.asgi import Scope
+from mcpd.frontdoor.asgi import EVENT_STREAM, JSON, Header, Receive, Refusal, Scope, Send, refusal
 from mcpd.frontdoor.event_stream import EventStream
 from mcpd.frontdoor.http_session import HttpSession, Stream
 from mcpd.wire import jsonrpc, methods
@@ -21,9 +22,12 @@ class Phase(Enum):
 
 
 class Exchange:
-    """The answer to one POST of a request; the relay's sink for it."""
+    """The answer to one POST of a request; the relay's sink for it.
 
-    __slots__ = ("_scope", "_waiter", "answer", "born", "phase", "request_id", "session", "stream")
+    Whoever sends it either calls `respond`, or is told by `on_change` when it is no longer WAITING.
+    """
+
+    __slots__ = ("_scope", "_waiter", "answer", "born", "on_change", "phase", "request_id", "session", "stream")
 
     def __init__(self, session: HttpSession, request_id: bytes, scope: Scope) -> None:
         self.session = session
@@ -32,9 +36,23 @@ class Exchange:
         self.answer = b""
         self.stream: Stream | None = None
         self.born = session.context.ticker.now
+        self.on_change: Callable[[Exchange], None] | None = None
         self._scope = scope
         self._waiter: asyncio.Future[None] | None = None
         session.exchanges.add(self)
+
+    async def respond(self, receive: Receive, send: Send, *more: Header) -> None:
+        """Send the answer when it is there, in the form that it has then. Raises Refusal if the session ended."""
+        await self.wait()
+        if self.phase is Phase.ANSWERED:
+            answer = self.answer
+            length = (b"content-length", b"%d" % len(answer))
+            await send({"type": "http.response.start", "status": 200, "headers": [JSON, length, *more]})
+            await send({"type": "http.response.body", "body": answer})
+        elif self.stream is not None:
+            await self.stream.run(receive, send, [*EVENT_STREAM, *more])
+        else:
+            raise gone(self.request_id)
 
     async def wait(self) -> None:
         """Return when the phase is another one than WAITING."""
@@ -87,8 +105,15 @@ class Exchange:
 
     def _to(self, phase: Phase) -> None:
         self.phase = phase
-        if self._waiter is not None and not self._waiter.done():
+        if self.on_change is not None:
+            self.on_change(self)
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def gone(id: bytes = b"null") -> Refusal:
+    """What tells a client to begin a new session."""
+    return refusal(404, "there is no such session; send initialize for a new one", id=id)
 
 
 class BatchExchange(Exchange):

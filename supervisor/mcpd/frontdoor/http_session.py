@@ -8,10 +8,11 @@ the whole session, so that an event id never comes twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from mcpd.errors import ClientFault
+from mcpd.frontdoor.asgi import Header, Receive, Send
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.event_stream import EventStream
 from mcpd.frontdoor.relay import Session as RelaySession
@@ -67,6 +68,15 @@ class Stream:
     def close(self) -> None:
         if self.outlet is not None:
             self.outlet.close()
+
+    async def run(self, receive: Receive, send: Send, headers: Iterable[Header]) -> None:
+        """Send the stream on the connection that it has now, until one of the two ends."""
+        outlet = self.outlet
+        assert outlet is not None
+        try:
+            await outlet.run(receive, send, headers)
+        finally:
+            self.session.disconnected(self, outlet)
 
 
 class HttpSession:

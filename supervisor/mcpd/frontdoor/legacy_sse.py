@@ -17,7 +17,6 @@ from mcpd.frontdoor.asgi import (
     EVENT_STREAM,
     JSON,
     Header,
-    Headers,
     Receive,
     Refusal,
     Reply,
@@ -104,11 +103,14 @@ class LegacySse:
         """`POST …/messages/?session_id=…`: a message of the client; the answer to it comes on the stream."""
         if scope["method"] != "POST":
             raise refusal(405, "messages are posted here", headers=(ONLY_POST,))
-        headers: Headers = scope["mcpd.headers"]
-        media.check_json(headers)
-        session = self._session_of(scope["query_string"], view, principal)
-        self._take(session, await read_body(receive, headers, self._max_body))
-        await ACCEPTED.send(send)
+        body = await read_body(receive, scope["mcpd.headers"], self._max_body)
+        await self.direct(scope, body, view, principal).send(send)
+
+    def direct(self, scope: Scope, body: bytes, view: View, principal: str) -> Reply:
+        """The same for a POST that is answered below ASGI (`protocol`), whose body is there. Raises Refusal."""
+        media.check_json(scope["mcpd.headers"])
+        self._take(self._session_of(scope["query_string"], view, principal), body)
+        return ACCEPTED
 
     def _session_of(self, query: bytes, view: View, principal: str) -> SseSession:
         """The session that a POST names; 404 for one that is over, never was, or is somebody else's."""

@@ -12,14 +12,13 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpd.errors import ConfigError, Problem
 from mcpd.frontdoor.asgi import App, Receive, Scope, Send
-from mcpd.frontdoor.sockets import peer_of
+from mcpd.frontdoor.protocol import Connection, DirectApp, State
 
 KEEP_ALIVE: Final = 75  # seconds a connection may wait for its next request
 DATE_EVERY: Final = 1.0
@@ -35,18 +34,20 @@ class Listener:
         app: App,
         sockets: Collection[socket.socket],
         *,
+        direct: DirectApp | None = None,
         tls: tuple[Path, Path] | None = None,
         peers: Collection[int] | None = None,
         on_stop: Callable[[], None] = lambda: None,
         grace: float = GRACE,
     ) -> None:
-        """`tls`: certificate and key. `peers`: the uids that may connect, for unix sockets. `on_stop` is called once no
-        connection is accepted any more: it ends event streams, so that their responses finish.
+        """`direct`: what the application answers below ASGI. `tls`: certificate and key. `peers`: the uids that may
+        connect, for unix sockets. `on_stop` is called once no connection is accepted any more: it ends event streams,
+        so that their responses finish.
 
         Raises ConfigError if certificate or key cannot be used.
         """
         self._sockets = list(sockets)
-        self._server = _Server(_config(app, tls, peers), on_stop, grace)
+        self._server = _Server(_config(app, tls, direct, peers), on_stop, grace)
 
     @property
     def connections(self) -> int:
@@ -73,29 +74,6 @@ class Listener:
         self._server.stopping.set()
 
 
-class _Protocol(HttpToolsProtocol):
-    """HTTP as uvicorn does it, plus the extension, minus peers that may not connect."""
-
-    peers: Collection[int] | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.extensions = {"mcpd.abort": transport.abort}
-        if self.peers is not None and peer_of(transport.get_extra_info("socket")).uid not in self.peers:
-            transport.abort()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        done = self.cycle
-        if done is not None and done.response_complete and not done.more_body:
-            # a connection that waits for its next request need not hold the last one: 3 KiB of headers and scope
-            self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
-
-
 class _Outermost:
     """The application as uvicorn sees it: being cancelled at the end of the daemon is no error to be logged."""
 
@@ -107,12 +85,17 @@ class _Outermost:
             await self._app(scope, receive, send)
 
 
-def _config(app: App, tls: tuple[Path, Path] | None, peers: Collection[int] | None) -> uvicorn.Config:
-    protocol = type("Protocol", (_Protocol,), {"peers": frozenset(peers)}) if peers is not None else _Protocol
+def _config(
+    app: App, tls: tuple[Path, Path] | None, direct: DirectApp | None, allowed: Collection[int] | None
+) -> uvicorn.Config:
+    class Protocol(Connection):
+        peers = None if allowed is None else frozenset(allowed)
+
+    Protocol.direct = direct
     config = uvicorn.Config(
         _Outermost(app),
         loop="none",  # the daemon's loop is running already
-        http=protocol,
+        http=Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -147,6 +130,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], grace: float) -> None:
         super().__init__(config)
+        self.server_state = self._state = State()
         self.stopping = asyncio.Event()
         self._on_stop = on_stop
         self._grace = grace
@@ -157,8 +141,12 @@ class _Server(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self.stopping.is_set():
             await self.on_tick(0)  # the date header
+            self._state.refresh()
+            for connection in list(self._state.connections):
+                cast(Connection, connection).expire(loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DATE_EVERY):
                     await self.stopping.wait()
@@ -170,15 +158,20 @@ class _Server(uvicorn.Server):
         for listening in sockets or ():
             listening.close()
         self._on_stop()
-        state = self.server_state
+        state = self._state
+        state.deserted.clear()
         for connection in list(state.connections):
             connection.shutdown()
-        await _ended(state.tasks, self._grace)
+        if state.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._grace):
+                    await state.deserted.wait()
         self.cut_off()
         await asyncio.sleep(0)  # they learn of it
         for task in list(state.tasks):
             task.cancel()
-        await _ended(state.tasks, CANCEL_GRACE)
+        if state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=CANCEL_GRACE)
 
     def cut_off(self) -> None:
         """Close whatever is still open, without waiting for anybody."""
@@ -189,11 +182,6 @@ class _Server(uvicorn.Server):
     def _close_listening(self) -> None:
         for server in getattr(self, "servers", []):  # there are none before `startup`
             server.close()
-
-
-async def _ended(tasks: set[asyncio.Task[None]], within: float) -> None:
-    if tasks:
-        await asyncio.wait(list(tasks), timeout=within)
 
 
 def _abort(connection: Any) -> None:

@@ -27,8 +27,8 @@ from mcpd.frontdoor.asgi import (
 )
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.event_stream import EventStream
-from mcpd.frontdoor.exchange import BatchExchange, BatchPart, Exchange, Phase
-from mcpd.frontdoor.http_session import HttpSession, Stream
+from mcpd.frontdoor.exchange import BatchExchange, BatchPart, Exchange, Phase, gone
+from mcpd.frontdoor.http_session import HttpSession
 from mcpd.frontdoor.relay import View
 from mcpd.wire import eras, jsonrpc, methods
 
@@ -78,7 +78,15 @@ class StreamableHttp:
         if exchange is None:
             await ACCEPTED.send(send)
         else:
-            await self._answer(exchange, receive, send)
+            await exchange.respond(receive, send)
+
+    def direct(self, scope: Scope, body: bytes, view: View, principal: str) -> Exchange | Reply | None:
+        """A POST that is answered below ASGI (`protocol`); None if that is not for it."""
+        headers: Headers = scope["mcpd.headers"]
+        if b"mcp-session-id" not in headers:
+            return None
+        media.check_post(headers)
+        return self.accept(scope, body, view, principal) or ACCEPTED
 
     def accept(self, scope: Scope, body: bytes, view: View, principal: str) -> Exchange | None:
         """Take the body of a POST to a session: the exchange that will have its answer, or None if it wants none.
@@ -100,19 +108,6 @@ class StreamableHttp:
         self._submit(message, exchange)
         return exchange
 
-    async def _answer(self, exchange: Exchange, receive: Receive, send: Send, *more: Header) -> None:
-        if exchange.phase is Phase.WAITING:
-            await exchange.wait()
-        if exchange.phase is Phase.ANSWERED:
-            answer = exchange.answer
-            length = (b"content-length", b"%d" % len(answer))
-            await send({"type": "http.response.start", "status": 200, "headers": [JSON, length, *more]})
-            await send({"type": "http.response.body", "body": answer})
-        elif exchange.stream is not None:
-            await _run(exchange.stream, receive, send, more)
-        else:
-            raise _gone(exchange.request_id)
-
     async def _open(self, scope: Scope, body: bytes, receive: Receive, send: Send, view: View, principal: str) -> None:
         """`initialize`, the one message that comes without a session."""
         message = _initialize(scope["mcpd.headers"], body)
@@ -122,7 +117,7 @@ class StreamableHttp:
             self._submit(message, exchange)
             await exchange.wait()
             opened = exchange.phase is Phase.STREAMING or session.revision
-            await self._answer(exchange, receive, send, *([(b"mcp-session-id", session.id)] if opened else []))
+            await exchange.respond(receive, send, *([(b"mcp-session-id", session.id)] if opened else []))
         finally:
             if not session.revision:  # refused, or nobody waited for the answer
                 self._close(session, "refused")
@@ -162,7 +157,7 @@ class StreamableHttp:
         else:
             stream = session.resume(last, outlet)
             self._context.counters.resumed += 1
-        await _run(stream, receive, send)
+        await stream.run(receive, send, EVENT_STREAM)
 
     def _session_of(self, headers: Headers, view: View, principal: str) -> HttpSession:
         """The session that a request names; 404 for one that is over, never was, or is somebody else's."""
@@ -171,7 +166,7 @@ class StreamableHttp:
             raise refusal(400, "Mcp-Session-Id is missing; send initialize first")
         session = self._sessions.get(id)
         if session is None or session.principal != principal or session.view != view:
-            raise _gone()
+            raise gone()
         version = headers.get(b"mcp-protocol-version")
         if version is not None and version != session.version:
             _check_version(session, version)
@@ -254,16 +249,6 @@ class _Nowhere:
 NOWHERE: Final = _Nowhere()
 
 
-async def _run(stream: Stream, receive: Receive, send: Send, more: tuple[Header, ...] = ()) -> None:
-    """Send a stream on this connection until one of the two ends."""
-    outlet = stream.outlet
-    assert outlet is not None
-    try:
-        await outlet.run(receive, send, [*EVENT_STREAM, *more])
-    finally:
-        stream.session.disconnected(stream, outlet)
-
-
 def _initialize(headers: Headers, body: bytes) -> jsonrpc.Message:
     """The message of a request without a session; refused if it is not `initialize`.
 
@@ -303,7 +288,3 @@ def _split(body: bytes) -> list[bytes]:
         return jsonrpc.split_batch(body)
     except jsonrpc.WireError as error:
         raise Refusal(Reply(400, error.answer(), (JSON,))) from None
-
-
-def _gone(id: bytes = b"null") -> Refusal:
-    return refusal(404, "there is no such session; send initialize for a new one", id=id)

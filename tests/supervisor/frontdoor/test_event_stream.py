@@ -119,10 +119,11 @@ async def test_a_client_that_does_not_read_is_cut_off_and_nobody_else_waits() ->
             async with asyncio.timeout(10):
                 while not len(door.context.streams):
                     await asyncio.sleep(0)
-            data = "x" * 100_000
+            push = door.relay.session(session).push  # type: ignore[union-attr]
+            frame = b'{"jsonrpc":"2.0","method":"notifications/x","params":{"data":"%b"}}' % (b"x" * 100_000)
             async with asyncio.timeout(20):
                 while not door.context.streams.cut_off:
-                    door.child.say({"method": "notifications/tools/list_changed", "params": {"_meta": {"data": data}}})
+                    push.deliver(frame, False)
                     assert (await client.post(call(1, "echo"))).status_code == 200
             async with asyncio.timeout(10):
                 while len(door.context.streams):

@@ -1,4 +1,4 @@
-"""Streamable HTTP by hand: what goes over the wire, revision by revision."""
+"""Streamable HTTP by hand: what goes over the wire, revision by revision; through ASGI and below it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from mcpd.frontdoor import streamable_http
+from support import door as door_module
 from support.door import BOTH, OTHER_TOKEN, Client, Events, call, initialize, open_door
 
 pytestmark = pytest.mark.anyio
@@ -17,6 +18,11 @@ pytestmark = pytest.mark.anyio
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 CHANGED = {"method": "notifications/tools/list_changed"}
 CANCEL = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+
+
+@pytest.fixture(autouse=True, params=["direct", "asgi"])
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "DIRECT", request.param == "direct")
 
 
 def text_of(answer: dict[str, Any]) -> str:

@@ -1,0 +1,292 @@
+"""HTTP/1.1 below ASGI for the requests that come by the thousand: POSTs of messages to known endpoints.
+
+uvicorn's protocol does the work for every request; this subclass answers those POSTs as soon as their last byte is
+parsed, without a task, a queue or a scope. Whatever is not of the plain kind (a first request, a page's, an event
+stream) goes on through ASGI as if this were not here. Tests run both ways over the same cases.
+
+It also bounds what uvicorn does not: the size of a request's head, and the time until a request is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final, Protocol, TypeAlias
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from mcpd.frontdoor.asgi import App, Header, Reply, Scope, too_large
+from mcpd.frontdoor.exchange import Exchange, Phase
+from mcpd.frontdoor.sockets import peer_of
+
+HEAD_LIMIT: Final = 64 * 1024
+REQUEST_TIMEOUT: Final = 60.0  # from a request's first byte to its last; from connecting to the first request's
+LINGER: Final = 2.0  # what a client has to read its refusal in
+JOINED: Final = 64 * 1024  # below this, head and body are copied into one buffer; above, written one after the other
+
+Outcome: TypeAlias = Exchange | Reply | None
+
+
+class DirectApp(Protocol):
+    """What an application offers beside ASGI."""
+
+    max_body: int
+
+    def knows(self, path: bytes) -> bool:
+        """Whether POSTs to this path may be answered directly."""
+        ...
+
+    def serve(self, path: bytes, headers: list[Header], scope: Scope, body: bytes) -> Outcome:
+        """The reply, or the exchange that will have it; None to go through ASGI after all. Raises nothing.
+
+        `scope` has only `query_string` and `extensions`.
+        """
+        ...
+
+    def responder(self, exchange: Exchange) -> App:
+        """The rest of an exchange that did not become a plain answer, as an application."""
+        ...
+
+
+class State(ServerState):
+    """What all connections share; `dated` is the Date header's line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dated = b""
+        self.deserted = asyncio.Event()  # set when the last connection is lost
+
+    def refresh(self) -> None:
+        """Take the date that uvicorn has made."""
+        self.dated = b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
+
+
+class _Unheard:
+    """In the place of the event on which a cycle's `receive` waits: a direct answer never waits."""
+
+    def set(self) -> None:
+        pass
+
+
+class _Turn:
+    """The response that is being made directly, as uvicorn wants to see it in the place of its cycle."""
+
+    __slots__ = ("disconnected", "keep_alive", "message_event", "response_complete")
+
+    def __init__(self) -> None:
+        self.message_event = _Unheard()
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = True
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. `peers` are the uids that may connect by unix socket, None: everybody."""
+
+    peers: Collection[int] | None = None
+    direct: DirectApp | None = None
+    server_state: State
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.extensions = {"mcpd.abort": transport.abort}
+        self._turn = _Turn()
+        self._exchange: Exchange | None = None
+        self._direct_path: bytes | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        self._incomplete_since = self.loop.time()
+        self._upgraded: RequestResponseCycle | None = None
+        if self.peers is not None and peer_of(transport.get_extra_info("socket")).uid not in self.peers:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._upgraded is not None:  # which need not be the newest cycle
+            self._upgraded.disconnected = True
+            self._upgraded.message_event.set()
+        super().connection_lost(exc)
+        if not self.connections:
+            self.server_state.deserted.set()
+
+    def expire(self, now: float) -> None:
+        """Close the connection if a request has been incomplete for too long; to be called now and then."""
+        since = self._incomplete_since
+        if since and now - since > REQUEST_TIMEOUT and not self.flow.read_paused:
+            self._hang_up(Reply(408))
+
+    # parsing
+
+    def data_received(self, data: bytes) -> None:
+        if self.parser is None:
+            return  # it was refused
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing is upgraded to: the request is answered, and what follows is not read
+        except httptools.HttpParserError:
+            self._hang_up(Reply(400, b"this is not HTTP"))
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT:
+                self._hang_up(Reply(431))
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._in_head = True
+        self._head_bytes = 0
+        self._incomplete_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        cycle = self.cycle
+        if (
+            self.direct is not None
+            and (cycle is None or cycle.response_complete)
+            and not (self.expect_100_continue or self.flow.write_paused)
+            and self.parser.get_method() == b"POST"
+            and not self.parser.should_upgrade()
+        ):
+            path = self.url.partition(b"?")[0]
+            if self.direct.knows(path):
+                self._direct_path = path
+                self._body: list[bytes] = []
+                self._body_bytes = 0
+                return
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """Go on as uvicorn does: a scope, a cycle, a task."""
+        headers, url, expects = self.headers, self.url, self.expect_100_continue
+        super().on_message_begin()
+        self.headers += headers
+        self.url, self.expect_100_continue = url, expects
+        self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._direct_path is None:
+            super().on_body(body)
+        elif self._body_bytes <= self.direct.max_body:  # type: ignore[union-attr]
+            self._body.append(body)
+            self._body_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        self._incomplete_since = 0.0
+        path = self._direct_path
+        if path is None:
+            super().on_message_complete()
+            return
+        self._direct_path = None
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._serve(path, body)
+
+    # answering
+
+    def _serve(self, path: bytes, body: bytes) -> None:
+        direct = self.direct
+        assert direct is not None
+        if self._body_bytes > direct.max_body:
+            outcome: Outcome = too_large(direct.max_body).reply
+        else:
+            scope: Scope = {"query_string": self.url.partition(b"?")[2], "extensions": self.extensions}
+            outcome = direct.serve(path, self.headers, scope, body)
+        if outcome is None:
+            self._begin_cycle()
+            self.cycle.body += body
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+            return
+        turn = self._turn
+        turn.response_complete = turn.disconnected = False
+        turn.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        self.cycle = turn  # type: ignore[assignment]
+        if type(outcome) is Reply:
+            self._reply(outcome)
+        elif outcome.phase is Phase.WAITING:  # type: ignore[union-attr]
+            outcome.on_change = self._settled  # type: ignore[union-attr]
+        else:
+            self._settled(outcome)  # type: ignore[arg-type]
+
+    def _settled(self, exchange: Exchange) -> None:
+        """The exchange of this turn is not WAITING any more."""
+        if exchange.phase is not Phase.ANSWERED:
+            self._upgrade(exchange)
+            return
+        answer = exchange.answer
+        head = b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (
+            self.server_state.dated,
+            len(answer),
+            b"" if self._turn.keep_alive else b"connection: close\r\n",
+        )
+        self._write(head, answer)
+
+    def _reply(self, reply: Reply) -> None:
+        lines = [STATUS_LINE[reply.status], self.server_state.dated]
+        lines += [b"%b: %b\r\n" % header for header in reply.headers]
+        lines.append(b"content-length: %d\r\n" % len(reply.body))
+        closing = not self._turn.keep_alive or self.parser is None
+        lines.append(b"connection: close\r\n\r\n" if closing else b"\r\n")
+        self._write(b"".join(lines), reply.body)
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        turn, transport = self._turn, self.transport
+        turn.response_complete = True
+        if turn.disconnected or transport.is_closing():
+            return
+        if len(body) < JOINED:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        if not turn.keep_alive:
+            transport.close()
+        self.on_response_complete()
+
+    def _upgrade(self, exchange: Exchange) -> None:
+        """Let ASGI send what did not become a plain answer."""
+        assert self.direct is not None
+        turn = self._turn
+        cycle = RequestResponseCycle(
+            scope={"type": "http", "method": "POST", "http_version": "1.1"},  # type: ignore[typeddict-item]
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=turn.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        cycle.disconnected = turn.disconnected or self.transport.is_closing()
+        if cycle.disconnected:
+            cycle.message_event.set()
+        turn.response_complete = True
+        if self.cycle is turn:  # type: ignore[comparison-overlap]
+            self.cycle = cycle
+        self._upgraded = cycle
+        self._start_asgi_task(cycle, self.direct.responder(exchange))  # type: ignore[arg-type]
+
+    def _hang_up(self, reply: Reply) -> None:
+        """Refuse what cannot be parsed, or does not come: nothing more is read on this connection."""
+        self.parser = None  # type: ignore[assignment]
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()
+            return
+        self._turn.disconnected = False
+        self._turn.keep_alive = linger = self.transport.can_write_eof()
+        self._reply(reply)
+        if linger:
+            # to close while unread bytes are there would throw away the reply on its way (RFC 9112, section 9.6)
+            self._unset_keepalive_if_required()
+            self.transport.write_eof()
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER, self.transport.abort)
