@@ -1,0 +1,101 @@
+"""A server whose calls can be held, counted and told apart; written as users write theirs, and run by the launcher."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from fastmcp import Context, FastMCP
+
+mcp = FastMCP("workshop")
+gates: dict[str, asyncio.Event] = {}
+ended: dict[str, str] = {}
+GRANDCHILD = "import signal\nsignal.pause()"
+
+
+@mcp.tool()
+async def echo(text: str) -> str:
+    """Give back what came."""
+    return text
+
+
+@mcp.tool()
+async def steps(tag: str, count: int, ctx: Context) -> str:
+    """Report progress `count` times; others get their turn between any two reports."""
+    for number in range(1, count + 1):
+        await ctx.report_progress(number, count, f"{tag}-{number}")
+        await asyncio.sleep(0)
+    return tag
+
+
+@mcp.tool()
+async def hold(key: str, ctx: Context) -> str:
+    """Say so by progress, then wait until `release` or the client ends it."""
+    gate = gates.setdefault(key, asyncio.Event())
+    try:
+        await ctx.report_progress(1, 2, "held")
+        await gate.wait()
+    except asyncio.CancelledError:
+        ended[key] = "cancelled"
+        raise
+    finally:
+        gates.pop(key, None)
+    ended[key] = "released"
+    return key
+
+
+@mcp.tool()
+async def release(key: str) -> bool:
+    """End a held call; false if there is none."""
+    if key not in gates:
+        return False
+    gates[key].set()
+    return True
+
+
+@mcp.tool()
+async def how_ended(key: str) -> str:
+    """How a held call ended, or "held", or "unknown"."""
+    return "held" if key in gates else ended.get(key, "unknown")
+
+
+@mcp.tool()
+async def pid() -> int:
+    """The number of this process, as it sees it."""
+    return os.getpid()
+
+
+@mcp.tool()
+async def variable(name: str) -> str | None:
+    """The value of an environment variable."""
+    return os.environ.get(name)
+
+
+@mcp.tool()
+async def breed(runaway: bool) -> str:
+    """Start a process that would live for ever; `runaway`: in a session of its own."""
+    subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", GRANDCHILD],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=runaway,
+    )
+    return "started"
+
+
+@mcp.tool()
+async def grumble(text: str) -> str:
+    """Write a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+    return text
+
+
+@mcp.tool()
+async def large(size: int) -> str:
+    """A text of so many characters."""
+    return "x" * size
+
+
+if __name__ == "__main__":
+    mcp.run()
