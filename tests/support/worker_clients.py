@@ -13,7 +13,7 @@ from mcp.client.sse import sse_client
 SCRIPTS = Path(__file__).parent.parent / "workers" / "scripts"
 LAUNCHER = Path(__file__).parents[2] / "workers" / "mcpworker" / "launcher" / "__main__.py"
 
-CONNECTIONS = ("stdio-legacy", "stdio-modern", "sse-legacy", "http-legacy", "http-modern")
+CONNECTIONS = ("stdio-legacy", "stdio-modern", "sse-legacy", "sse-modern", "http-legacy", "http-modern")
 LEGACY, MODERN = "legacy", "2026-07-28"
 
 

@@ -323,7 +323,8 @@ async def test_change_after_unmount_is_not_told(parent: FastMCP[Any]) -> None:
     parent.mount("sub", sub)
     recorder = Recorder()
 
-    async with in_memory(parent, message_handler=recorder.on_message):
+    async with in_memory(parent, message_handler=recorder.on_message) as client:
+        await client.list_tools()
         parent.unmount("sub")
         await told(
             recorder,
@@ -342,7 +343,8 @@ async def test_change_after_unmount_is_not_told(parent: FastMCP[Any]) -> None:
 async def test_change_from_a_thread_is_told(parent: FastMCP[Any]) -> None:
     recorder = Recorder()
 
-    async with in_memory(parent, message_handler=recorder.on_message):
+    async with in_memory(parent, message_handler=recorder.on_message) as client:
+        await client.list_tools()
         await anyio.to_thread.run_sync(lambda: parent.add_tool(lambda: "x", name="x"))
         await told(recorder, types.ToolListChangedNotification)
 

@@ -152,6 +152,9 @@ class _ShieldedExit:
         return await self._lifespan.__aenter__()
 
     async def __aexit__(self, *error: Any) -> bool | None:
+        if isinstance(error[1], anyio.get_cancelled_exc_class()):
+            # A client that leaves, or a signal, is a run's normal end: what follows the `yield` has to happen.
+            error = (None, None, None)
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True) as scope:
             return await self._lifespan.__aexit__(*error)
         if scope.cancelled_caught:
