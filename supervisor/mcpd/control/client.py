@@ -134,7 +134,7 @@ class ControlClient:
 
     def shutdown(self) -> None:
         """Returns when the daemon has taken note; `DaemonStatus.pid` tells when it is gone."""
-        self._post("/shutdown", None, Accepted)
+        self._post("/shutdown", None, Accepted, QUERY_TIMEOUT)
 
     def events(self, after: int = 0, follow: bool = False) -> EventStream:
         """Connected when this returns: what happens from now on is in it. Ends with the daemon."""
@@ -152,9 +152,9 @@ class ControlClient:
     def _get(self, target: str, kind: type[T]) -> T:
         return self._decoded(self._exchange("GET", target, None, QUERY_TIMEOUT), kind)
 
-    def _post(self, target: str, content: object, kind: type[T]) -> T:
+    def _post(self, target: str, content: object, kind: type[T], timeout: float = COMMAND_TIMEOUT) -> T:
         body = msgspec.json.encode(content) if content else b""
-        return self._decoded(self._exchange("POST", target, body, COMMAND_TIMEOUT), kind)
+        return self._decoded(self._exchange("POST", target, body, timeout), kind)
 
     def _decoded(self, body: bytes, kind: type[T]) -> T:
         try:
