@@ -6,6 +6,7 @@ only, no asyncio, small and quickly there. It finds the daemon's socket here; `s
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -209,10 +210,15 @@ def reach(places: Sequence[str]) -> socket.socket:
 
 def check_peer(link: socket.socket, path: str) -> None:
     """Raise PermissionError unless the daemon is this user's or root's: anybody may bind a name in /tmp."""
-    credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS)
-    uid = int.from_bytes(credentials[4:8], sys.byteorder)
+    uid = peer_uid(link)
     if uid not in (os.getuid(), 0):
-        raise PermissionError(1, f"belongs to user {uid}, not to you", path)
+        raise PermissionError(errno.EPERM, f"belongs to user {uid}, not to you", path)
+
+
+def peer_uid(link: socket.socket) -> int:
+    """Whose process listens at the other end (unix(7), SO_PEERCRED)."""
+    credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def spawn(config: str | None, places: Sequence[str], command: Sequence[str] | None = None) -> socket.socket:
