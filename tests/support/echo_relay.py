@@ -54,7 +54,8 @@ class EchoChild:
         self._asked: dict[str, int] = {}
         capabilities = {key: json.dumps(value).encode() for key, value in CAPABILITIES.items()}
         entries = tuple(json.dumps({"name": tool, "inputSchema": {"type": "object"}}).encode() for tool in TOOLS)
-        result = {"protocolVersion": "2025-11-25", "capabilities": CAPABILITIES, "serverInfo": {"name": name}}
+        server = {"name": name, "version": "1"}
+        result = {"protocolVersion": "2025-11-25", "capabilities": CAPABILITIES, "serverInfo": server}
         info = ServerInfo("2025-11-25", json.dumps(result).encode(), capabilities, lists=Lists(tools=entries))
         link = InstanceLink(name, name, 1, self.offer, lambda message: None, lambda frame: None, info)
         self._receive: Callable[[bytes], None] = relay.attach(link)
