@@ -21,6 +21,7 @@ from mcpd.fleet.relay import Relay
 from mcpd.routing.info import Lists, ServerInfo
 
 TOOLS = ("echo", "steps", "hold", "ask", "shout", "big")
+TOOL_ENTRIES = [{"name": tool, "inputSchema": {"type": "object"}} for tool in TOOLS]
 CAPABILITIES: dict[str, Any] = {"tools": {"listChanged": True}, "logging": {}, "resources": {"subscribe": True}}
 
 
@@ -53,7 +54,7 @@ class EchoChild:
         self._arrived = asyncio.Event()
         self._asked: dict[str, int] = {}
         capabilities = {key: json.dumps(value).encode() for key, value in CAPABILITIES.items()}
-        entries = tuple(json.dumps({"name": tool, "inputSchema": {"type": "object"}}).encode() for tool in TOOLS)
+        entries = tuple(json.dumps(entry).encode() for entry in TOOL_ENTRIES)
         server = {"name": name, "version": "1"}
         result = {"protocolVersion": "2025-11-25", "capabilities": CAPABILITIES, "serverInfo": server}
         info = ServerInfo("2025-11-25", json.dumps(result).encode(), capabilities, lists=Lists(tools=entries))
@@ -88,6 +89,8 @@ class EchoChild:
                 self.cancelled.append(number)
             case {"method": "tools/call", "id": number, "params": params}:
                 self._call(number, params)
+            case {"method": "tools/list", "id": number}:
+                self.say({"id": number, "result": {"tools": TOOL_ENTRIES}})
             case {"method": _, "id": number}:
                 self.say({"id": number, "result": {}})
             case {"id": asked} if str(asked) in self._asked:
