@@ -175,7 +175,7 @@ async def test_big_answers_of_direct_calls() -> None:
 
 async def test_a_client_that_leaves_while_its_call_is_under_way() -> None:
     async with session() as (door, id, raw):
-        raw.send(post(id, call(1, "hold")), post(id, call(2, "echo")))
+        raw.send(post(id, call(1, "hold")))
         await door.child.arrived(1)
         before = door.listener.connections
         raw.writer.close()
