@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mcp.server.transport_security import TransportSecuritySettings
     from starlette.applications import Starlette
 
-    from mcpworker.server import FastMCP
+    from mcpworker.serving import Serving
 
 __all__ = ["http", "sse_app", "stdio", "streamable_http_app"]
 
@@ -22,7 +22,7 @@ was_used = False
 """Whether any server of this process has begun to serve; the launcher asks."""
 
 
-async def stdio(server: "FastMCP[Any]") -> None:
+async def stdio(server: "Serving") -> None:
     """Serve one client on standard input and output, until its input ends or SIGTERM or SIGINT comes."""
     from mcpworker.stdio import open_stdio
 
@@ -34,7 +34,7 @@ async def stdio(server: "FastMCP[Any]") -> None:
 
 
 def sse_app(
-    server: "FastMCP[Any]",
+    server: "Serving",
     *,
     host: str | None = None,
     sse_path: str | None = None,
@@ -66,7 +66,7 @@ def sse_app(
 
 
 def streamable_http_app(
-    server: "FastMCP[Any]",
+    server: "Serving",
     *,
     host: str | None = None,
     path: str | None = None,
@@ -134,9 +134,7 @@ class _OriginGuard:
         return True
 
 
-async def http(
-    server: "FastMCP[Any]", app: "Starlette", host: str | None, port: int | None, log_level: str | None
-) -> None:
+async def http(server: "Serving", app: "Starlette", host: str | None, port: int | None, log_level: str | None) -> None:
     """Serve an application until the process is told to end; what is not given comes from the settings."""
     import uvicorn
 

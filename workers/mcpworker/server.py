@@ -1,6 +1,5 @@
 """`FastMCP`: the server that tools, resources and prompts are put into."""
 
-import functools
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic
@@ -26,11 +25,10 @@ from mcpworker.errors import NotFoundError
 from mcpworker.logs import configure_logging
 from mcpworker.protocol import LowLevelServer
 from mcpworker.registry import Registry
+from mcpworker.serving import Serving
 from mcpworker.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
     from mcpworker.proxy import FastMCPProxy
 
 __all__ = ["FastMCP"]
@@ -45,7 +43,7 @@ async def _no_lifespan(_: Any) -> Any:
     yield {}
 
 
-class FastMCP(Catalogue, Generic[LifespanT]):
+class FastMCP(Catalogue, Serving, Generic[LifespanT]):
     """A server: it holds tools, resources, templates and prompts, and serves them by `run`.
 
     Keywords that are none of the parameters are settings (`ServerSettings`), which also come from the environment
@@ -386,81 +384,6 @@ class FastMCP(Catalogue, Generic[LifespanT]):
         from mcpworker.proxy import FastMCPProxy
 
         return FastMCPProxy(client=client, **settings)
-
-    # Serving ------------------------------------------------------------------------------------------------------
-
-    def run(self, transport: str | None = None, **transport_options: Any) -> None:
-        """Serve until the client leaves or the process is told to end.
-
-        Args:
-            transport: "stdio" (the default), "sse" or "streamable-http".
-            **transport_options: of `run_stdio_async`, `run_sse_async` or `run_streamable_http_async`.
-
-        Raises:
-            ValueError: there is no such transport.
-        """
-        import anyio
-
-        anyio.run(functools.partial(self.run_async, transport, **transport_options))
-
-    async def run_async(self, transport: str | None = None, **transport_options: Any) -> None:
-        """As `run`, inside a running event loop."""
-        from mcpworker import serve
-
-        serve.was_used = True  # also where a subclass serves in its own way
-        match transport or "stdio":
-            case "stdio":
-                await self.run_stdio_async(**transport_options)
-            case "sse":
-                await self.run_sse_async(**transport_options)
-            case "streamable-http" | "http":
-                await self.run_streamable_http_async(**transport_options)
-            case unknown:
-                raise ValueError(f"Unknown transport: {unknown}")
-
-    async def run_stdio_async(self) -> None:
-        """Serve one client on standard input and output, until the input ends."""
-        from mcpworker import serve
-
-        await serve.stdio(self)
-
-    async def run_sse_async(
-        self, host: str | None = None, port: int | None = None, log_level: str | None = None, **options: Any
-    ) -> None:
-        """Serve by HTTP+SSE until the process is told to end; what is not given comes from the settings."""
-        from mcpworker import serve
-
-        await serve.http(self, self.sse_app(host=host or self.settings.host, **options), host, port, log_level)
-
-    async def run_streamable_http_async(
-        self,
-        host: str | None = None,
-        port: int | None = None,
-        log_level: str | None = None,
-        path: str | None = None,
-        **options: Any,
-    ) -> None:
-        """Serve by Streamable HTTP until the process is told to end; what is not given comes from the settings."""
-        from mcpworker import serve
-
-        app = self.streamable_http_app(path=path, host=host or self.settings.host, **options)
-        await serve.http(self, app, host, port, log_level)
-
-    run_http_async = run_streamable_http_async
-
-    def sse_app(self, **options: Any) -> "Starlette":
-        """The ASGI application that serves HTTP+SSE."""
-        from mcpworker import serve
-
-        return serve.sse_app(self, **options)
-
-    def streamable_http_app(self, **options: Any) -> "Starlette":
-        """The ASGI application that serves Streamable HTTP."""
-        from mcpworker import serve
-
-        return serve.streamable_http_app(self, **options)
-
-    http_app = streamable_http_app
 
 
 def _mount_of(prefix: str, server: FastMCP[Any], tool: str | None, resource: str | None, prompt: str | None) -> Mount:
