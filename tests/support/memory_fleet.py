@@ -127,6 +127,11 @@ class MemoryFleet:
         for feed in self.feeds:
             feed.push(event)
 
+    def flood(self, name: str, count: int) -> None:
+        """More changes at once than any feed holds."""
+        for _ in range(count):
+            self.move(name, "STOPPED")
+
     def _status(self, server: MemoryServer) -> ServerStatus:
         runs = server.state == "READY"
         return ServerStatus(

@@ -148,10 +148,10 @@ class Store:
 
     def _keep(self, key: Key, value: bytes | None) -> None:
         with self._changed:
-            if self._kept.get(key) == value:
+            if self._is_open and self._kept.get(key) == value:
                 return
             if value is None:
-                del self._kept[key]
+                self._kept.pop(key, None)
             else:
                 self._kept[key] = value
             self._pending[key] = value

@@ -67,3 +67,17 @@ def test_a_daemon_that_goes_away_is_said(served: ServedFleet, client: ControlCli
 
     with pytest.raises(NoDaemon):
         act(client, shut_down_first, ["s0"], lambda event: None)  # type: ignore[arg-type]
+
+
+def test_a_gap_in_the_events_does_not_confuse_it(served: ServedFleet, client: ControlClient) -> None:
+    seen: list[Event] = []
+
+    def flood(name: str) -> object:
+        served.do("flood", name, 1000)
+        return client.start(name)
+
+    assert act(client, flood, ["s0"], seen.append)["s0"].ok  # type: ignore[arg-type]
+
+    assert len(seen) < 1000
+    assert [event.seq for event in seen] == sorted({event.seq for event in seen})
+    assert seen[-1].new == "READY"

@@ -186,3 +186,42 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytes
 )
 def test_whose_entry_it_is(entry: object, ours: bool) -> None:
     assert is_ours(entry) is ours
+
+
+@pytest.mark.parametrize(("changes", "is_written"), [(1, True), (100, False)])
+def test_a_file_that_changes_meanwhile_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int, is_written: bool
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text("{}")
+    set_member, left = clients.set_member, iter(range(changes))
+
+    def while_the_client_writes(*arguments: object) -> str:
+        for number in left:
+            path.write_text(json.dumps({"session": number}))
+            break
+        return set_member(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clients, "set_member", while_the_client_writes)
+    if is_written:
+        assert put(path).changed
+        assert list(json.loads(path.read_text())) == ["session", "mcpServers"]
+    else:
+        with pytest.raises(Failed, match="somebody else keeps changing it"):
+            put(path)
+        assert list(json.loads(path.read_text())) == ["session"]
+
+
+def test_a_disk_that_refuses_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.json"
+    path.write_text("{}")
+
+    def refuse(*names: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        put(path)
+
+    assert path.read_text() == "{}"
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]

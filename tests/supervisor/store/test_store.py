@@ -199,12 +199,14 @@ def test_a_disk_that_comes_back_late_is_merged_with_what_was_said_since(path: Pa
     with store_at(path) as store:
         store.set_desired("time", "down")
         store.set_desired("notes", "down")
+        store.set_mark("old", "era", "per-request")
         store.add_events([event(5)])
     hidden = tmp_path / "hidden"
     path.parent.rename(hidden)
     path.parent.write_text("in the way")
     store = Store.open(path, retry_delay=0.01)
     store.set_desired("notes", "up")
+    store.set_mark("old", "era", None)
     assert store.flush(0.1) is False
     assert store.desired() == {"notes": "up"}
 
@@ -213,6 +215,7 @@ def test_a_disk_that_comes_back_late_is_merged_with_what_was_said_since(path: Pa
     assert store.flush(10.0)
 
     assert store.desired() == {"time": "down", "notes": "up"}
+    assert store.marks("old") == {}
     assert store.last_seq() == 5
     store.close()
 
