@@ -18,7 +18,6 @@ from mcpd.lifecycle.states import State
 from mcpd.process.usage import Usage
 from mcpd.sandbox.policy import command
 from mcpd.wire import jsonrpc
-from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import WireError
 
 SLOW_START = 5.0
@@ -61,7 +60,7 @@ def server_status(
         tools=len(relay.tools(spec.name)),
         calls=sum(relay.in_flight(one.key) for one in instances),
         calls_total=relay.calls_total(spec.name),
-        era=Era.HANDSHAKE.value if info is not None else None,
+        era=info.era.value if info is not None else None,
         protocol=info.protocol_version if info is not None else None,
         generation=max(one.machine.generation for one in instances),
         last_error=last_error(shown),
