@@ -79,6 +79,7 @@ class _Transport(Protocol):
     def get_extra_info(self, name: str) -> socket.socket: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+    def is_reading(self) -> bool: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -105,6 +106,11 @@ class Connection(asyncio.Protocol):
         self._uid = -1
         self._transport: _Transport
         self._hello_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from the client, because it does not take what it got."""
+        return not self._transport.is_reading()
 
     # ------------------------------------------------------------- asyncio.Protocol
 

@@ -10,7 +10,14 @@ import pytest
 from mcpd import __version__
 from support.daemon import BIN
 
-LOADED = "import sys; sys.argv = {argv}\nfrom mcpd.cli import entry\ntry:\n entry.{program}()\nfinally:\n print(*sys.modules)"
+LOADED = """
+import sys; sys.argv = {argv}
+from mcpd.cli import entry
+try:
+    entry.{program}()
+finally:
+    print(*sys.modules)
+"""
 
 
 def loaded(program: str, *argv: str) -> set[str]:
