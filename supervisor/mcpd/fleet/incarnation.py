@@ -197,14 +197,17 @@ class Incarnation:
             self._relay.drain(self.key)
 
     async def drained(self) -> None:
-        """Return when no call is in flight, when it has exited, or after `drain_timeout`."""
+        """Return when no client waits for an answer, when it has exited, or after `drain_timeout`.
+
+        A call that its client has cancelled need never be answered (2025-11-25 cancellation, "behavior requirements").
+        """
         deadline = self._clock.monotonic() + self.spec.drain_timeout
         pause = 0.001
         while (
             self._stage is _Stage.LEAVING
             and self.patient
             and self.child.status is None
-            and self._relay.in_flight(self.key)
+            and self._relay.oldest_call(self.key) is not None
             and self._clock.monotonic() < deadline
         ):
             await asyncio.sleep(pause)

@@ -267,6 +267,18 @@ async def test_a_stop_lets_calls_in_flight_finish(tmp_path: Path) -> None:
             assert (await command(stopping)).ok
 
 
+async def test_a_call_that_its_client_has_given_up_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    with gate(tmp_path) as held:
+        async with sailing(registry(tmp_path, spec("time", drain_timeout=10 * DEADLINE))) as ship:
+            await ship.ready()
+            call = asyncio.ensure_future(ship.call("time", "hold", path=str(held.path)))
+            await in_flight(ship, "time", 1)
+            call.cancel()
+            await asyncio.wait([call])
+
+            assert (await command(ship.fleet.stop("time"))).ok
+
+
 async def test_one_that_will_not_end_is_killed_and_that_is_a_timeout(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, spec("time", "mcp_stubborn.py"))) as ship:
         await ship.ready()
