@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,17 +171,6 @@ async def subscribes(use: Use) -> None:
 
 
 @feature()
-async def follows_changes_of_lists(use: Use) -> None:
-    before = {tool.name for tool in await all_pages(use.client.list_tools, "tools")}
-
-    await use.call("test_trigger_tool_change")
-    await use.heard.until(lambda: use.heard.notices_of(types.ToolListChangedNotification))
-
-    after = {tool.name for tool in await all_pages(use.client.list_tools, "tools")}
-    assert before ^ after == {use.name("test_dynamic_tool")}
-
-
-@feature()
 async def reports_progress(use: Use) -> None:
     result = await use.client.call_tool(
         use.name("test_tool_with_progress"), {}, progress_callback=use.heard.on_progress
@@ -284,6 +274,25 @@ async def test_feature_works_through(daemon: Daemon, transport: str, scope: str,
     heard = Recorder()
     async with connected(daemon, way, heard) as client:
         await feature(Use(daemon, way, client, heard))
+
+
+async def test_change_of_a_list_reaches_every_client_that_sees_it(daemon: Daemon) -> None:
+    ways = [Way(transport, scope) for transport in TRANSPORTS for scope in ("all", "workshop", "view")]
+    recorders = {way: Recorder() for way in [*ways, Way("http", "library")]}
+
+    async with AsyncExitStack() as stack:
+        clients = {
+            way: await stack.enter_async_context(connected(daemon, way, heard)) for way, heard in recorders.items()
+        }
+        await clients[ways[0]].call_tool("workshop__grow", {"name": "grown"})
+        for way in ways:
+            heard = recorders[way]
+            await heard.until(lambda heard=heard: heard.notices_of(types.ToolListChangedNotification))
+            tools = [tool.name for tool in await all_pages(clients[way].list_tools, "tools")]
+            assert way.name("workshop", "grown") in tools
+        stranger = Way("http", "library")
+        await clients[stranger].send_ping()
+        assert recorders[stranger].notices == []
 
 
 @pytest.mark.parametrize("scope", ["all", "everything", "view"])

@@ -92,6 +92,17 @@ async def grumble(text: str) -> str:
 
 
 @mcp.tool()
+async def grow(name: str) -> str:
+    """Have one more tool."""
+
+    @mcp.tool(name=name)
+    async def grown() -> str:
+        return name
+
+    return name
+
+
+@mcp.tool()
 async def large(size: int) -> str:
     """A text of so many characters."""
     return "x" * size
