@@ -24,7 +24,7 @@ from mcpd.lifecycle.states import State
 from mcpd.process import tree
 from mcpd.process.child import Child
 from mcpd.store.store import Store
-from support.processes import CHILDREN, DEADLINE, facts, open_descriptors
+from support.processes import CHILDREN, DEADLINE, PlainPlanner, facts, open_descriptors
 
 QUICK: dict[str, Any] = {
     "restart_delay": 0.02,
@@ -66,6 +66,7 @@ class Ship:
             store=store,
             clock=self.clock,
             sandbox=facts(),
+            warden=PlainPlanner(),
             daemon=DaemonFacts("0.1", self.clock.wall(), ("http://127.0.0.1:1",), None, self._shut_down),
         )
 

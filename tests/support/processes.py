@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcpd.config.registry import ServerSpec
+from mcpd.config.registry import Registry, SandboxSpec, ServerSpec
 from mcpd.process import tree
 from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
@@ -18,7 +18,7 @@ from mcpd.process.launch import spawn
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
 from mcpd.sandbox.policy import LaunchPlan, SandboxFacts, plan
-from mcpd.sandbox.probe import probe
+from mcpd.sandbox.probe import find_launcher, probe
 
 CHILDREN = Path(__file__).parent.parent / "children"
 DEADLINE = 5.0
@@ -93,9 +93,22 @@ def launch_plan(
     *command: str, env: Mapping[str, str] | None = None, contained: bool = True, cwd: str = "/", cookie: str = COOKIE
 ) -> LaunchPlan:
     """The plan for a command, with a pid namespace or without."""
-    spec = ServerSpec(name="test", command=command, cwd=Path(cwd))
+    spec = ServerSpec(name="test", command=command, cwd=Path(cwd), sandbox=SandboxSpec(profile="unsandboxed"))
     base = {"PATH": os.environ["PATH"]}
     return plan(spec, env or {}, facts() if contained else BARE, base=base, cookie=cookie)
+
+
+class PlainPlanner:
+    """Starts every server unsandboxed and as whoever runs the tests, so that children can use the tests' directories
+    also where that is root; for tests of what is not the sandbox. A `fleet.fleet.Planner`."""
+
+    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan:
+        spec = spec.model_copy(update={"sandbox": SandboxSpec(profile="unsandboxed")})
+        cookie = tree.cookie_for(registry.daemon.runtime_dir)
+        return plan(spec, env, facts(), base=os.environ, cookie=cookie, launcher=find_launcher())
+
+    def profile_of(self, spec: ServerSpec) -> str:
+        return "unsandboxed"
 
 
 def script(name: str, *args: str) -> tuple[str, ...]:

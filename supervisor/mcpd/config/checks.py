@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from mcpd.config.positions import KeyPath
-from mcpd.config.registry import BUILT_IN_PROFILES, RestartPolicy, ServerSpec, ViewSpec
+from mcpd.config.registry import BUILT_IN_PROFILES, RestartPolicy, SandboxSettings, ServerSpec, ViewSpec
 from mcpd.config.report import did_you_mean
 from mcpd.config.settings import DaemonSettings, FrontdoorSettings
 
@@ -34,6 +35,22 @@ def check_daemon(settings: DaemonSettings) -> Iterator[Finding]:
     if longest > LONGEST_SOCKET_PATH:
         message = f"sockets in {settings.runtime_dir} have paths of {longest} bytes; {LONGEST_SOCKET_PATH} are possible"
         yield Finding(("runtime_dir",), message, "set a shorter daemon.runtime_dir")
+
+
+def check_sandbox(settings: SandboxSettings) -> Iterator[Finding]:
+    """Who servers run as; a daemon that is not root can run them as nobody but itself."""
+    if settings.run_as == "dynamic":
+        return
+    try:
+        uid = pwd.getpwnam(settings.run_as).pw_uid
+    except KeyError:
+        remedy = 'make the user, or write run_as = "dynamic"'
+        yield Finding(("run_as",), f"there is no user {settings.run_as!r}", remedy)
+        return
+    if uid == 0:
+        yield Finding(("run_as",), "servers never run as root", 'name another user, or write run_as = "dynamic"')
+    elif os.geteuid() not in (0, uid):
+        yield Finding(("run_as",), "only root can run servers as somebody else", "remove the key")
 
 
 def check_frontdoor(settings: FrontdoorSettings) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic_core import PydanticCustomError
 
-from mcpd.config import checks, environment, programs, secrets
+from mcpd.config import checks, environment, grants, profiles, programs, secrets
 from mcpd.config.checks import Finding
 from mcpd.config.documents import read_all
 from mcpd.config.fit import fit
@@ -21,6 +21,7 @@ from mcpd.config.registry import (
     ProfileSpec,
     Registry,
     SandboxSettings,
+    SandboxSpec,
     SecretRef,
     ServerSpec,
     ViewSpec,
@@ -109,11 +110,14 @@ class _Reading:
     def registry(self) -> Registry:
         daemon = self.daemon()
         frontdoor = self.frontdoor()
-        sandbox, _ = fit(SandboxSettings, lay(self.tables.single["sandbox"]), ("sandbox",), {}, self.report)
-        profiles = {name: self.profile(name, named) for name, named in self.tables.named["profiles"].items()}
+        guarded = grants.protected(daemon, self.path, environment.home(self.environ))
+        sandbox = self.sandbox()
+        own_profiles = {
+            name: self.profile(name, named, guarded) for name, named in self.tables.named["profiles"].items()
+        }
         self.defaults()
         servers = {
-            name: self.server(name, named, frontdoor, daemon.secrets_dir)
+            name: self.server(name, named, frontdoor, daemon.secrets_dir, own_profiles, guarded)
             for name, named in self.tables.named["servers"].items()
         }
         views = {name: self.view(name, named) for name, named in self.tables.named["views"].items()}
@@ -123,7 +127,7 @@ class _Reading:
             daemon=daemon,
             frontdoor=frontdoor,
             sandbox=sandbox,
-            profiles=profiles,
+            profiles=own_profiles,
             views=views,
             servers=servers,
         )
@@ -152,9 +156,17 @@ class _Reading:
 
         return Layer(said, locate, is_table=False)
 
-    def profile(self, name: str, named: Named) -> ProfileSpec:
+    def sandbox(self) -> SandboxSettings:
+        table = lay(self.tables.single["sandbox"])
+        settings, wrong = fit(SandboxSettings, table, ("sandbox",), {}, self.report)
+        self.tell(table, checks.check_sandbox(settings), wrong)
+        return settings
+
+    def profile(self, name: str, named: Named, guarded: grants.Protected) -> ProfileSpec:
         table = lay(named.layer)
-        profile, _ = fit(ProfileSpec, table, ("profiles", name), {"name": self.usable(name, table)}, self.report)
+        profile, wrong = fit(ProfileSpec, table, ("profiles", name), {"name": self.usable(name, table)}, self.report)
+        self.tell(table, (Finding(*one) for one in profiles.profile_findings(profile)), wrong)
+        self.tell(table, self.grant_findings(profile, guarded), wrong)
         if name in BUILT_IN_PROFILES:
             self.report.problem(table.place(()), f"the profile {name!r} is mcpd's own", "choose another name")
         return profile
@@ -163,7 +175,29 @@ class _Reading:
         """Look at [defaults] by itself, so that it is right also where no server inherits it."""
         fit(ServerSpec, lay(self.tables.single["defaults"]), ("servers", "*"), {"name": "defaults"}, self.report)
 
-    def server(self, name: str, named: Named, frontdoor: FrontdoorSettings, secrets_dir: Path) -> ServerSpec:
+    def grant_findings(self, table: ProfileSpec | SandboxSpec, guarded: grants.Protected) -> Iterator[Finding]:
+        for key, paths in (("read", table.read), ("write", table.write)):
+            for index, path in enumerate(paths):
+                objection = grants.objection(str(path), guarded, writing=key == "write")
+                if objection is not None:
+                    fatal = os.path.lexists(path) or not self.tolerate_missing
+                    yield Finding((key, index), *objection, fatal)
+
+    def sandbox_findings(
+        self, spec: ServerSpec, own_profiles: Mapping[str, ProfileSpec], guarded: grants.Protected
+    ) -> Iterator[Finding]:
+        yield from (Finding(*one) for one in profiles.findings(spec.sandbox, own_profiles))
+        yield from self.grant_findings(spec.sandbox, guarded)
+
+    def server(
+        self,
+        name: str,
+        named: Named,
+        frontdoor: FrontdoorSettings,
+        secrets_dir: Path,
+        own_profiles: Mapping[str, ProfileSpec],
+        guarded: grants.Protected,
+    ) -> ServerSpec:
         table = lay(named.layer, self.tables.single["defaults"])
         base = {"name": self.usable(name, table), "cwd": named.directory, "call_timeout": frontdoor.call_timeout}
         spec, wrong = fit(ServerSpec, table, ("servers", name), base, self.report)
@@ -172,6 +206,11 @@ class _Reading:
         self.tell(table, checks.check_server(spec, frontdoor), wrong)
         self.tell(table, checks.check_profile(spec, self.tables.named["profiles"]), wrong)
         self.tell(table, self.environment_findings(spec, secrets_dir), wrong)
+        inside = (
+            Finding(("sandbox", *one.key), one.message, one.remedy, one.fatal)
+            for one in self.sandbox_findings(spec, own_profiles, guarded)
+        )
+        self.tell(table, inside, wrong)
         if "python" in named.layer.data and "script" not in given:
             finding = Finding(("python",), "only a script has an interpreter", "remove the key")
             self.tell(table, [finding], wrong)

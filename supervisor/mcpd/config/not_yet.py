@@ -50,17 +50,12 @@ NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
     ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
     ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),
     ("frontdoor", "tls_key"): NotYet("TLS", _REMOVE, _nothing),
-    ("sandbox", "run_as"): NotYet("running servers under another user", _REMOVE, _nothing),
-    ("profiles", "*"): NotYet("the sandbox", "remove the table", _nothing),
     ("views", "*", "compact"): NotYet("the compact view", _REMOVE, _only(False)),
     ("servers", "*", "package"): NotYet("installing packages", "install it yourself and set command", _nothing),
     ("servers", "*", "activation"): NotYet("starting at the first use", 'use "eager"', _only("eager")),
     ("servers", "*", "sharing"): NotYet("a child for each session", 'use "shared"', _only("shared")),
     ("servers", "*", "instances"): NotYet("a pool of instances", "use 1", _only(1)),
     ("servers", "*", "era"): NotYet("the per-request era", 'use "auto"', _only("auto", "handshake")),
-    ("servers", "*", "sandbox", "*"): NotYet("the sandbox", 'use profile = "unsandboxed" alone', _nothing),
-    ("servers", "*", "sandbox", "profile"): NotYet("the sandbox", 'use "unsandboxed"', _only("unsandboxed")),
-    ("servers", "*", "limits", "*"): NotYet("limits on processes", _REMOVE, _nothing),
 }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -55,7 +56,8 @@ from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
 from mcpd.process.tree import cookie_for
-from mcpd.sandbox.policy import NOT_CONTAINED, UNSANDBOXED, LaunchPlan, SandboxFacts, plan
+from mcpd.sandbox.policy import NOT_CONTAINED, UNSANDBOXED, LaunchPlan, SandboxFacts
+from mcpd.sandbox.warden import Warden
 from mcpd.store.store import Store
 
 BRIEF = 2.0
@@ -78,6 +80,13 @@ class DaemonFacts:
     request_shutdown: Callable[[], None]
 
 
+class Planner(Protocol):
+    """Says how servers are started; `sandbox.warden.Warden` is one."""
+
+    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan: ...
+    def profile_of(self, spec: ServerSpec) -> str: ...
+
+
 class _Stage(Enum):
     NEW = auto()
     RUNNING = auto()
@@ -97,6 +106,7 @@ class Fleet:
         sandbox: SandboxFacts,
         daemon: DaemonFacts,
         environ: Mapping[str, str] | None = None,
+        warden: Planner | None = None,
     ) -> None:
         """`environ`: the daemon's own, of which servers get a few variables; None: the process's."""
         self.registry = registry
@@ -109,8 +119,10 @@ class Fleet:
         self._sandbox = sandbox
         self._daemon = daemon
         self._environ = dict(os.environ if environ is None else environ)
-        self._cookie = cookie_for(registry.daemon.runtime_dir)
-        self._launcher = operators.launcher_path()
+        cookie = cookie_for(registry.daemon.runtime_dir)
+        self._warden = warden or Warden(
+            sandbox, registry, self._environ, cookie=cookie, launcher=operators.launcher_path()
+        )
         self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
         self._instances: dict[str, Instance] = {}
         self._logs: dict[str, StderrLog] = {}
@@ -189,14 +201,7 @@ class Fleet:
     # -- What instances need -----------------------------------------------------------------------------------------
 
     def plan(self, spec: ServerSpec) -> LaunchPlan:
-        return plan(
-            spec,
-            resolve_env(spec, self.registry),
-            self._sandbox,
-            base=self._environ,
-            cookie=self._cookie,
-            launcher=self._launcher,
-        )
+        return self._warden.plan(spec, resolve_env(spec, self.registry), self.registry)
 
     def log_of(self, server: str) -> StderrLog:
         log = self._logs.get(server)
@@ -452,7 +457,8 @@ class Fleet:
 
     def _status(self, spec: ServerSpec) -> ServerStatus:
         instances = list(self._of(spec.name)) or [Instance(spec.name, spec, self)]
-        isolation = UNSANDBOXED if self._sandbox.bwrap else NOT_CONTAINED
+        profile = self._warden.profile_of(spec)
+        isolation = NOT_CONTAINED if profile == UNSANDBOXED and self._sandbox.bwrap is None else profile
         return status.server_status(spec, instances, self.relay, self.clock, isolation)
 
     def _of(self, server: str) -> Iterator[Instance]:

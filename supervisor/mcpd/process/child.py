@@ -17,6 +17,9 @@ from mcpd.process.pipes import QUEUE_LIMIT, FrameReader, FrameWriter, read_some
 from mcpd.process.stderr import StderrLog, StderrPump
 from mcpd.process.stop import Ending, StopLadder, StopOutcome
 from mcpd.process.usage import Usage, measure
+from mcpd.process.watchdog import Overstep, Watchdog, overstep_of
+from mcpd.sandbox.cgroup import Cgroup
+from mcpd.sandbox.limits import NO_LIMITS, Limits
 from mcpd.wire.lines import MAX_LINE
 
 EOF_GRACE = 0.1
@@ -67,6 +70,8 @@ class Child:
         cookie: str,
         wrapped: bool,
         started_at: float,
+        limits: Limits = NO_LIMITS,
+        cgroup: Cgroup | None = None,
         queue_limit: int = QUEUE_LIMIT,
         line_limit: int = MAX_LINE,
     ) -> None:
@@ -90,6 +95,10 @@ class Child:
         self._status_fd = fds.status
         self._eof_timer: asyncio.TimerHandle | None = None
         self._ending = Ending(loop, self)
+        self.limits = limits
+        self._cgroup = cgroup
+        self._overstep: Overstep | None = None
+        self._watchdog = Watchdog(loop, self, limits)
         self._stdin = FrameWriter(loop, fds.stdin, self._stdin_broken, queue_limit)
         self._stdout = FrameReader(loop, fds.stdout, self._frame, self._noise, self._stdout_ended, line_limit)
         self._stderr = StderrPump(loop, fds.stderr, log)
@@ -140,6 +149,20 @@ class Child:
             return measure(below, waited_for=(own,), pss=pss)
         return measure((own, *below), pss=pss)
 
+    def members(self) -> list[tree.Process]:
+        """The server's processes, wrappers not among them."""
+        if self.status is not None:
+            return []
+        if self._wrapped:
+            return tree.descendants(self._init.pid) if self._init is not None and self._init_alive() else []
+        own = tree.look_up(self.pid)
+        return [own, *tree.descendants(self.pid)] if own is not None else []
+
+    def overstepped(self, what: Overstep) -> None:
+        """It used more than it may: end it. `exited` will say why."""
+        self._overstep = what
+        self.kill_tree()
+
     def kill(self) -> None:
         """SIGKILL to the whole tree, at once and without waiting; for when there is no time left for `stop`."""
         self.kill_tree()
@@ -162,6 +185,8 @@ class Child:
         tree.signal_each(below.values(), *numbers)
 
     def kill_tree(self) -> None:
+        if self._cgroup is not None:
+            self._cgroup.kill()
         if self._init_fd >= 0:
             tree.signal_pidfd(self._init_fd, signal.SIGKILL)
         else:
@@ -180,6 +205,7 @@ class Child:
                 self._init_fd = -1
                 self._left = []
                 self._cookie = ""  # the namespace is empty: there is nothing to look for any more
+                self._leave_cgroup()
             return int(self.status is None)
         return 1 + (self.status is None)
 
@@ -203,7 +229,13 @@ class Child:
                     os.waitpid(now.pid, os.WNOHANG)
         if self.status is not None:
             self._left = running
+            if not running:
+                self._leave_cgroup()
         return running
+
+    def _leave_cgroup(self) -> None:
+        if self._cgroup is not None and self._cgroup.remove():
+            self._cgroup = None
 
     # -- Told by the loop --------------------------------------------------------------------------------------------
 
@@ -279,11 +311,18 @@ class Child:
         self._stderr.finish()
         self._stdout.finish()
         self._stdin.close()
+        self._watchdog.stop()
         self.status = self._explained(status)
         self._ending.exited()
         self._events.exited(self.status)
 
     def _explained(self, status: ExitStatus) -> ExitStatus:
+        overstep = self._overstep
+        if overstep is None and self._cgroup is not None:
+            overstep = overstep_of(self._cgroup, self.limits)
+        if overstep is not None:
+            code = None if status.signal is not None else status.code
+            return ExitStatus(code=code, signal=status.signal, failure=overstep.failure, detail=overstep.text)
         if self._wrapped:
             return from_bubblewrap(status, self._reported, self._stderr.tail)
         if self._exec_error is not None:

@@ -9,24 +9,37 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-Failure = Literal["exec", "sandbox", "resources"]
-Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox", "resources"]
+Failure = Literal["exec", "sandbox", "resources", "oom-kill", "overstep"]
+Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox", "resources", "oom-kill"]
 
 EXEC_MARK = "mcpd-exec"
 """The name under which the shell runs that executes the server inside: its complaints begin with it."""
+GATE_MARK = "mcpd-gate"
+"""The same for the shell that waits outside."""
 
 _EXEC_FAILED = re.compile(rb"^bwrap: (execvp .*|Can't chdir to .*)$", re.MULTILINE)
 _SHELL_EXEC_FAILED = re.compile(rb"^" + EXEC_MARK.encode() + rb": (?:line )?\d+: (?:exec: )?(.*)\s*\Z", re.MULTILINE)
 _SHELL_CODES = (126, 127)
-_FAILURES = {"exec": "could not be executed", "sandbox": "the sandbox failed", "resources": "could not be started"}
+_FAILURES = {
+    "exec": "could not be executed",
+    "sandbox": "the sandbox failed",
+    "resources": "could not be started",
+    "oom-kill": "killed, out of its memory",
+    "overstep": "killed, over a limit",
+}
 _SHORTAGES = tuple(map(os.strerror, (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)))
 """What is said where it is no fault of the command or the sandbox, and may go well the next time."""
 _BWRAP_FAILED = re.compile(rb"^bwrap: (.*)$", re.MULTILINE)
+_SETPRIV_FAILED = re.compile(rb"^(setpriv: .*)\s*\Z", re.MULTILINE)
+_ULIMIT_FAILED = re.compile(rb"^" + EXEC_MARK.encode() + rb": (?:line )?\d+: (ulimit: .*)\s*\Z", re.MULTILINE)
+_GATE_FAILED = re.compile(rb"^" + GATE_MARK.encode() + rb": (?:line )?\d+: (?:exec: )?(.*)\s*\Z", re.MULTILINE)
+_SETUP_CODES = (1, 2, 127)
 
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """Exactly one of `code` and `signal` is set. `failure`: the server itself never ran, and `detail` says why."""
+    """Exactly one of `code` and `signal` is set. `failure`: the server itself never ran, or used too much; `detail`
+    says why."""
 
     code: int | None = None
     signal: int | None = None
@@ -37,7 +50,7 @@ class ExitStatus:
     @property
     def result(self) -> Result:
         if self.failure is not None:
-            return self.failure
+            return "resources" if self.failure == "overstep" else self.failure
         if self.signal is not None:
             return "core-dump" if self.core else "signal"
         return "exit-code" if self.code else "success"
@@ -66,6 +79,9 @@ def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) ->
     """
     if reported in _SHELL_CODES and (refused := _SHELL_EXEC_FAILED.search(stderr)):
         return failed(reported, "exec", _text(refused[1]))
+    setup = _SETPRIV_FAILED.search(stderr) or _ULIMIT_FAILED.search(stderr)
+    if reported in _SETUP_CODES and setup:
+        return failed(reported, "sandbox", _text(setup[1]))
     if reported is not None:
         number = reported - 128
         return ExitStatus(signal=number) if 0 < number < signal.NSIG else ExitStatus(code=reported)
@@ -74,7 +90,7 @@ def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) ->
     executing = _EXEC_FAILED.findall(stderr)
     if executing:
         return failed(wrapper.code, "exec", _text(executing[-1]))
-    words = _BWRAP_FAILED.findall(stderr)
+    words = _BWRAP_FAILED.findall(stderr) or _GATE_FAILED.findall(stderr)
     detail = _text(words[-1]) if words else f"bubblewrap ended with exit code {wrapper.code} and said nothing"
     return failed(wrapper.code, "sandbox", detail)
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -18,19 +19,22 @@ from typing import NamedTuple
 from mcpd.errors import SpawnError
 from mcpd.process import leash
 from mcpd.process.child import Child, ChildEvents, Descriptors
-from mcpd.process.exits import EXEC_MARK
+from mcpd.process.exits import EXEC_MARK, GATE_MARK
 from mcpd.process.pipes import QUEUE_LIMIT
 from mcpd.process.stderr import StderrLog
-from mcpd.sandbox.policy import COOKIE, DEFAULT_PATH, LaunchPlan
+from mcpd.sandbox.cgroup import Cgroup
+from mcpd.sandbox.policy import COOKIE, DATA_FD, DEFAULT_PATH, LaunchPlan, become
 from mcpd.wire.lines import MAX_LINE
 
 STDOUT_PIPE = 256 * 1024
 """Larger than the default 64 KiB for large results; not more, as a user's pipes share 64 MiB (pipe(7))."""
 _RESOURCES = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC}
-_STDIN, _STDOUT, _STATUS, _ABOVE = 3, 4, 5, 10
-_TAKE_PIPES = ("/bin/sh", "-c", f'exec "$@" <&{_STDIN} >&{_STDOUT} {_STDIN}<&- {_STDOUT}>&-', EXEC_MARK)
+_STDIN, _STDOUT, _STATUS, _GATE, _ABOVE = 3, 4, 5, 6, 64
+_TAKE_PIPES = f'exec "$@" <&{_STDIN} >&{_STDOUT} {_STDIN}<&- {_STDOUT}>&-'
 """Bubblewrap keeps descriptors 0 to 2 open in its own processes while they live: with the pipes there nobody would
 see that the server closed its stdin or stdout. All others they close: the pipes go in as those, and are moved last."""
+_WAIT_AT_GATE = ("/bin/sh", "-c", f'read -r _ <&{_GATE} && exec "$@" {_GATE}<&-', GATE_MARK)
+"""What goes before the wrapper: it waits until limits are set on it, so that all that it starts has them."""
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -50,10 +54,12 @@ def spawn(
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("children are started from the main thread only")
+    if plan.wrapper and not os.access(plan.wrapper[0], os.X_OK):
+        raise SpawnError("sandbox", f"{plan.wrapper[0]}: not there, or not executable; install bubblewrap again")
     if plan.host_files:
         check_command(plan.argv, plan.env, plan.cwd)
     cookie = f"{plan.cookie}.{secrets.token_hex(8)}"
-    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+    with contextlib.ExitStack() as group_made, contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         try:
             stdin_r, stdin_w = _pipe(theirs, ours)
             stdout_r, stdout_w = _pipe(ours, theirs)
@@ -63,11 +69,18 @@ def spawn(
                 fcntl.fcntl(stdout_r, fcntl.F_SETPIPE_SZ, STDOUT_PIPE)
             for fd in (stdin_w, stdout_r, stderr_r, status_r):
                 os.set_blocking(fd, False)
-            pid = _start(plan, cookie, _Ends(*(_high(fd, theirs) for fd in (stdin_r, stdout_w, stderr_w, status_w))))
+            gate_r, gate_w = _pipe(theirs, theirs)
+            ends = _Ends(*(_high(fd, theirs) for fd in (stdin_r, stdout_w, stderr_w, status_w, gate_r)))
+            data = [_high(_memory_file(content, theirs), theirs) for content in plan.data]
+            cgroup = _cgroup(plan, cookie, group_made)
+            pid = _start(plan, cookie, ends, data)
         except OSError as error:
             raise _spawn_error(error, plan) from error
         pidfd = _pidfd(pid)
+        if plan.wrapper:
+            _open_gate(plan, pid, gate_w, cgroup)
         ours.pop_all()
+        group_made.pop_all()
     return Child(
         pid,
         Descriptors(stdin_w, stdout_r, stderr_r, status_r, pidfd),
@@ -75,6 +88,8 @@ def spawn(
         stderr,
         cookie=cookie,
         wrapped=bool(plan.wrapper),
+        limits=plan.limits,
+        cgroup=cgroup,
         started_at=time.monotonic(),
         queue_limit=queue_limit,
         line_limit=line_limit,
@@ -88,6 +103,7 @@ class _Ends(NamedTuple):
     stdout: int
     stderr: int
     status: int
+    gate: int
 
 
 def _pipe(reads: contextlib.ExitStack, writes: contextlib.ExitStack) -> tuple[int, int]:
@@ -105,15 +121,66 @@ def _high(fd: int, stack: contextlib.ExitStack) -> int:
     return copy
 
 
-def _start(plan: LaunchPlan, cookie: str, ends: _Ends) -> int:
+def _memory_file(content: bytes, stack: contextlib.ExitStack) -> int:
+    """A file without a name, to be read from its beginning."""
+    fd = os.memfd_create("mcpd", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _cgroup(plan: LaunchPlan, cookie: str, stack: contextlib.ExitStack) -> Cgroup | None:
+    if not plan.limits.cgroup or plan.cgroups is None:
+        return None
+    group = plan.cgroups.create(cookie, plan.limits)
+    stack.callback(group.remove)
+    return group
+
+
+def _open_gate(plan: LaunchPlan, pid: int, gate: int, cgroup: Cgroup | None) -> None:
+    """Set limits on the process that waits, then let it go on. If they cannot be set it is ended."""
+    try:
+        for what, value in plan.limits.rlimits:
+            hard = resource.prlimit(pid, what)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.prlimit(pid, what, (value, value))
+        if cgroup is not None:
+            cgroup.add(pid)
+        os.write(gate, b"\n")
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise SpawnError("resources", f"limits could not be set: {error.strerror}") from error
+
+
+def _inside(plan: LaunchPlan) -> list[str]:
+    """What runs first inside: it becomes the server's user, sets the limit that counts there, and moves the pipes."""
+    words: list[str] = []
+    if plan.user is not None and plan.setpriv is not None:
+        words += become(plan.setpriv, plan.user)
+    script = _TAKE_PIPES
+    if plan.limits.processes is not None:  # bash calls it -u, dash -p
+        script = f"ulimit -u {plan.limits.processes} 2>/dev/null || ulimit -p {plan.limits.processes} && {script}"
+    return [*words, "/bin/sh", "-c", script, EXEC_MARK]
+
+
+def _leash(plan: LaunchPlan) -> list[str]:
+    user = f"{plan.user.uid}:{plan.user.gid}" if plan.user is not None else "-"
+    kept = ",".join(f"{what}={value}" for what, value in plan.limits.rlimits) or "-"
+    return [sys.executable, "-I", "-S", leash.__file__, str(_STATUS), str(os.getpid()), user, kept, plan.cwd]
+
+
+def _start(plan: LaunchPlan, cookie: str, ends: _Ends, data: list[int]) -> int:
     """Fork and exec; returns the pid. posix_spawn(3): quick, safe with threads, and exec errors come back."""
     _seal()
     if plan.wrapper:
-        argv = [*plan.wrapper, "--json-status-fd", str(_STATUS), "--", *_TAKE_PIPES, *plan.argv]
-        placed = [(ends.stdin, _STDIN), (ends.stdout, _STDOUT), (ends.stderr, 1), (ends.stderr, 2)]
+        argv = [*_WAIT_AT_GATE, *plan.wrapper, "--json-status-fd", str(_STATUS), "--", *_inside(plan), *plan.argv]
+        placed = [(ends.stdin, _STDIN), (ends.stdout, _STDOUT), (ends.stderr, 1), (ends.stderr, 2), (ends.gate, _GATE)]
+        placed += [(fd, DATA_FD + at) for at, fd in enumerate(data)]
         opened = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     else:
-        argv = [sys.executable, "-I", "-S", leash.__file__, str(_STATUS), str(os.getpid()), plan.cwd, *plan.argv]
+        argv = [*_leash(plan), *plan.argv]
         placed = [(ends.stdin, 0), (ends.stdout, 1), (ends.stderr, 2)]
         opened = []
     return os.posix_spawn(

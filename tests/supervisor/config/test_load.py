@@ -282,13 +282,6 @@ BAD = {
         auth = "jwt"                 #! frontdoor.auth: not supported yet
         tls_cert = "cert.pem"        #! frontdoor.tls_cert: not supported yet: TLS
             #! frontdoor.tls_cert: is set without tls_key
-        [sandbox]
-        run_as = "nobody"            #! sandbox.run_as: not supported yet
-        [profiles.mine]              #! profiles.mine: not supported yet: the sandbox
-        extends = "strict"
-        [profiles.strict]
-            #! profiles.strict: not supported yet: the sandbox
-            #! profiles.strict: the profile 'strict' is mcpd's own
         [views.a]
         servers = "*"
         compact = true               #! views.a.compact: not supported yet
@@ -298,17 +291,38 @@ BAD = {
         sharing = "session"          #! servers.a.sharing: not supported yet
         instances = 2                #! servers.a.instances: not supported yet
         era = "both"                 #! servers.a.era: not supported yet
+        """,
+    "sandbox": """
+        [sandbox]
+        run_as = "root"              #! sandbox.run_as: servers never run as root
+        [profiles.mine]
+        extends = "strct"            #! profiles.mine.extends: is not one of
+        allow = ["example.org"]      #! profiles.mine.allow[0]: 'example.org' is not a host and a port
+        read = ["/proc/1"]           #! profiles.mine.read[0]: it is in /proc
+        [profiles.strict]            #! profiles.strict: the profile 'strict' is mcpd's own
         [servers.b]
         command = ["sh"]
-        sandbox.profile = "strct"
-            #! servers.b.sandbox.profile: not supported yet
-            #! servers.b.sandbox.profile: did you mean 'strict'?
+        sandbox.profile = "strct"    #! servers.b.sandbox.profile: did you mean 'strict'?
         [servers.c]
         command = ["sh"]
-        sandbox.profile = "strict"   #! servers.c.sandbox.profile: not supported yet
-        sandbox.read = ["/etc"]      #! servers.c.sandbox.read: not supported yet
+        sandbox.profile = "strict"
+        sandbox.read = ["/etc/ssl"]  #! servers.c.sandbox.read: write profile = "filesystem"
         limits.tmp_size = 1          #! servers.c.limits.tmp_size: it belongs in [servers.NAME.sandbox]
-        limits.memory = "1GiB"       #! servers.c.limits.memory: not supported yet
+        [servers.d]
+        command = ["sh"]
+        sandbox.profile = "filesystem"
+        sandbox.read = ["/", "/sys/kernel", "nowhere"]
+            #! servers.d.sandbox.read[0]: cannot be granted
+            #! servers.d.sandbox.read[1]: it is in /sys
+            #! servers.d.sandbox.read[2]: No such file or directory
+        sandbox.write = ["/usr/local"]     #! servers.d.sandbox.write[0]: it is in the system
+        [servers.e]
+        command = ["sh"]
+        sandbox.profile = "network"  #! servers.e.sandbox.profile: names nothing in it
+        [servers.f]
+        command = ["sh"]
+        sandbox.profile = "unsandboxed"
+        sandbox.write = ["/srv"]     #! servers.f.sandbox.write: means nothing
         """,
     "defaults": """
         [defaults]

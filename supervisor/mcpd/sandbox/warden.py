@@ -1,0 +1,237 @@
+"""Looks up what one start needs and plans it: the part of the sandbox that the fleet talks to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mcpd.config import environment, grants
+from mcpd.config.profiles import Rules, effective
+from mcpd.config.registry import Registry, ServerSpec
+from mcpd.errors import SpawnError
+from mcpd.sandbox import host, seccomp
+from mcpd.sandbox.bubblewrap import EGRESS_SOCKET, UNIX_FILTER
+from mcpd.sandbox.cgroup import CgroupHome
+from mcpd.sandbox.ground import Ground, Survey, closed_ancestors, for_user, may
+from mcpd.sandbox.identity import Users
+from mcpd.sandbox.limits import Limits, limits, missing_for_cgroup
+from mcpd.sandbox.policy import (
+    DEFAULT_PATH,
+    PROXY_PORT,
+    UNSANDBOXED,
+    Identity,
+    LaunchPlan,
+    Premises,
+    SandboxFacts,
+    command,
+    plan,
+)
+
+Egress = Callable[[str, Rules, Identity | None], str]
+"""(server, rules, its user) -> the socket of a proxy that lets through what they allow."""
+
+
+class Warden:
+    """One for a daemon. Blocks for a few milliseconds a call: it looks at files."""
+
+    def __init__(
+        self,
+        facts: SandboxFacts,
+        registry: Registry,
+        base: Mapping[str, str],
+        *,
+        cookie: str,
+        launcher: str | None = None,
+        egress: Egress | None = None,
+        cgroups: CgroupHome | None = None,
+        unsandboxed: bool = False,
+    ) -> None:
+        """`base`: the daemon's environment. `unsandboxed`: the operator said on the command line that nothing is to be
+        contained."""
+        self.facts = facts
+        self._base = base
+        self._cookie = cookie
+        self._launcher = launcher
+        self._egress = egress
+        self._cgroups = cgroups
+        self._unsandboxed = unsandboxed
+        self._users = Users(registry.sandbox.run_as, str(registry.daemon.runtime_dir)) if os.geteuid() == 0 else None
+        self._host = host.look_around()
+
+    def profile_of(self, spec: ServerSpec) -> str:
+        """Under which profile the server is started; what `list` shows of one that does not run."""
+        return UNSANDBOXED if self._unsandboxed else spec.sandbox.profile
+
+    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan:
+        """How to start `spec` now. Raises SpawnError; a server never gets less containment than its entry says."""
+        if self._unsandboxed:
+            own = spec.sandbox.model_copy(update={"profile": UNSANDBOXED})
+            spec = spec.model_copy(update={"sandbox": own})
+        try:
+            rules = effective(spec.sandbox, registry.profiles)
+        except KeyError:
+            raise SpawnError("sandbox", f"servers.{spec.name}: no profile {spec.sandbox.profile!r}") from None
+        user = self._users.of(spec.name) if self._users is not None else None
+        try:
+            premises = self._premises(spec, env, registry, rules, user)
+        except OSError as error:
+            text = f"servers.{spec.name}: {error.filename or 'its files'}: {error.strerror}"
+            raise SpawnError("sandbox", text) from error
+        planned = plan(
+            spec,
+            env,
+            self.facts,
+            base=self._base,
+            cookie=self._cookie,
+            launcher=self._launcher,
+            premises=premises,
+        )
+        return replace(planned, cgroups=self._cgroups)
+
+    def _premises(
+        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, rules: Rules, user: Identity | None
+    ) -> Premises:
+        guarded = grants.protected(registry.daemon, registry.path, environment.home(self._base))
+        ground = self._ground(spec, env, rules, guarded)
+        kept = self._limits(spec, rules, user, registry)
+        if not rules.contained:
+            return self._outside(spec, rules, ground, user, kept)
+        self._check_grants(spec, rules, guarded, user)
+        architecture = seccomp.ARCHITECTURES.get(self.facts.architecture)
+        if architecture is None:
+            raise SpawnError("sandbox", f"servers.{spec.name}: {self.facts.weakness}")
+        paths = tuple(for_user(ground.paths, user.uid, user.gid)) if user is not None else ground.paths
+        uid, gid = (user.uid, user.gid) if user is not None else (os.getuid(), os.getgid())
+        proxied = rules.network == "allow"
+        if proxied and self._egress is None:
+            raise SpawnError("sandbox", f"servers.{spec.name}: its network needs the egress proxy, which is not there")
+        return Premises(
+            rules=rules,
+            ground=Ground(paths, ground.links),
+            host=self._host,
+            user=user,
+            cwd=_visible(str(spec.cwd), ground, rules),
+            state=self._state(spec, registry, user) if rules.home == "state" else None,
+            filter=seccomp.base_filter(architecture, rules.seccomp),
+            unix_filter=seccomp.no_unix_filter(architecture) if proxied else b"",
+            egress=self._egress(spec.name, rules, user) if proxied and self._egress is not None else None,
+            relay=relay_command() if proxied else (),
+            resolver=host.resolver() if rules.network == "host" else (),
+            limits=kept,
+            files=host.system_files(uid, gid, own_network=rules.network != "host"),
+        )
+
+    def _outside(self, spec: ServerSpec, rules: Rules, ground: Ground, user: Identity | None, kept: Limits) -> Premises:
+        if user is None:
+            return Premises(rules=rules, limits=kept)
+        home = str(environment.home(self._base))
+        needed = (*ground.paths, f"{spec.cwd}/.")
+        closed = closed_ancestors(needed, user.uid, user.gid)
+        return Premises(
+            rules=rules,
+            ground=Ground(tuple(for_user(ground.paths, user.uid, user.gid))),
+            user=user,
+            closed=closed,
+            home=home if closed_ancestors((f"{home}/.",), user.uid, user.gid) else None,
+            limits=kept,
+        )
+
+    def _ground(self, spec: ServerSpec, env: Mapping[str, str], rules: Rules, guarded: grants.Protected) -> Ground:
+        path = env.get("PATH") or rules.env.get("PATH") or self._base.get("PATH", DEFAULT_PATH)
+        survey = Survey(path, str(spec.cwd), lambda real: _is_private(real, guarded))
+        argv = command(spec, self._launcher)
+        if spec.script is not None:
+            survey.program(argv[0], ())
+            survey.script(str(spec.script.file))
+            if self._launcher is not None:
+                survey.tree(str(Path(self._launcher).parents[1]))
+        else:
+            survey.program(argv[0], argv[1:])
+        if rules.network == "allow":
+            relay = relay_command()
+            survey.program(relay[0], relay[1:])
+        return survey.ground
+
+    def _limits(self, spec: ServerSpec, rules: Rules, user: Identity | None, registry: Registry) -> Limits:
+        controllers = self._cgroups.controllers if self._cgroups is not None else frozenset()
+        if spec.limits.enforce == "cgroup" and (why := missing_for_cgroup(controllers)):
+            raise SpawnError("sandbox", f'servers.{spec.name}.limits.enforce = "cgroup": {why}')
+        alone = rules.contained if user is None else registry.sandbox.run_as == "dynamic"
+        return limits(spec.limits, controllers=controllers, counts_processes=alone and self.facts.counts_processes)
+
+    def _check_grants(self, spec: ServerSpec, rules: Rules, guarded: grants.Protected, user: Identity | None) -> None:
+        """Once more, as links may have changed since the registry was read; and whether the server's user may."""
+        for key, paths, bits in (("read", rules.read, 0o4), ("write", rules.write, 0o6)):
+            for path in paths:
+                where = f"servers.{spec.name}.sandbox.{key}"
+                if found := grants.objection(path, guarded, writing=key == "write"):
+                    raise SpawnError("sandbox", f"{where}: {'; '.join(found)}")
+                status = os.stat(path)
+                needed = bits | (0o1 if stat.S_ISDIR(status.st_mode) else 0)
+                if user is not None and not may(status, user.uid, user.gid, needed):
+                    raise SpawnError(
+                        "sandbox",
+                        f"{where}: {path!r} is closed to uid {user.uid}, as which the server runs because mcpd is root;"
+                        f" chown or chmod it, or name its owner in [sandbox].run_as",
+                    )
+
+    def _state(self, spec: ServerSpec, registry: Registry, user: Identity | None) -> str:
+        """The directory that the server keeps, its own and nobody else's; made when it is first needed."""
+        above = registry.daemon.state_dir / "servers"
+        above.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = above / spec.name
+        path.mkdir(mode=0o700, exist_ok=True)
+        if user is not None:
+            _hand_over(path, user)
+        return str(path)
+
+
+def relay_command() -> tuple[str, ...]:
+    """What starts the relay inside; the server's command follows it."""
+    import importlib.util
+
+    found = importlib.util.find_spec("mcpworker")
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        path = os.path.join(folder, "launcher", "relay.py")
+        if os.path.isfile(path):
+            return (sys.executable, "-I", "-S", path, str(PROXY_PORT), EGRESS_SOCKET, UNIX_FILTER)
+    raise SpawnError("sandbox", "the relay to the egress proxy is not installed; install mcpworker with mcpd")
+
+
+def _visible(cwd: str, ground: Ground, rules: Rules) -> str | None:
+    """`cwd`, if there is such a directory inside."""
+    real = os.path.realpath(cwd)
+    if real == "/" or ground.covers(cwd):
+        return cwd if real == os.path.normpath(cwd) else real
+    return real if any(grants.is_within(real, path) for path in (*rules.read, *rules.write)) else None
+
+
+def _is_private(real: str, guarded: grants.Protected) -> bool:
+    """What is found by looking never shows the home, mcpd's own directories, or keys."""
+    if grants.is_within(guarded.home, real):
+        return True
+    for path, what in guarded.closed:
+        if grants.is_within(path, real):
+            return True
+        if grants.is_within(real, path) and what != "daemon.state_dir":  # where packages are installed
+            return True
+    return False
+
+
+def _hand_over(path: Path, user: Identity) -> None:
+    """Make a tree the user's, where it belonged to another uid before; follows no link."""
+    if os.lstat(path).st_uid == user.uid:
+        return
+    for _, directories, files, folder in os.fwalk(path, follow_symlinks=False):
+        for name in (*directories, *files):
+            os.chown(name, user.uid, user.gid, dir_fd=folder, follow_symlinks=False)
+    os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+
+def shown_limits(planned: LaunchPlan) -> Iterator[str]:
+    """What is in force, a line a limit."""
+    return (f"{name}: {text}" for name, text in planned.limits.in_force.items())
