@@ -77,6 +77,13 @@ class Relay:
         self.submit(session, message, sink)
         return session
 
+    def mirroring_schema(self, view: View, tool: str) -> bytes | None:
+        """The input schema of a tool some of whose parameters clients repeat in headers; None for any other."""
+        servers = self._state.servers_of(view)
+        if servers is None:
+            return None
+        return self._state.catalogue_of(servers, prefixed=view.kind != "server").mirroring.get(tool)
+
     def submit(self, session: Opened, message: Message, sink: Any) -> None:
         """Take one message of a client; raises Overloaded with nothing done."""
         effects = self._router.from_client(session, message, sink, self._clock.monotonic())

@@ -33,9 +33,8 @@ from mcpd.frontdoor.asgi import (
     refusal_of,
 )
 from mcpd.frontdoor.context import Context
-from mcpd.frontdoor.exchange import Exchange
 from mcpd.frontdoor.guard import Guard
-from mcpd.frontdoor.protocol import Outcome
+from mcpd.frontdoor.protocol import Outcome, Pending
 from mcpd.frontdoor.relay import View
 
 log = logging.getLogger("mcpd.frontdoor")
@@ -144,7 +143,7 @@ class FrontDoor:
             log.exception("a request failed")
             return FAULT
 
-    def responder(self, exchange: Exchange) -> App:
+    def responder(self, exchange: Pending) -> App:
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 await exchange.respond(receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Any
 
 from mcpd.frontdoor.asgi import EVENT_STREAM, JSON, Header, Receive, Refusal, Scope, Send, refusal
 from mcpd.frontdoor.event_stream import EventStream
@@ -27,6 +28,8 @@ class Exchange:
     Whoever sends it either calls `respond`, or is told by `on_change` when it is no longer WAITING.
     """
 
+    status = 200  # of a plain answer, whatever it says
+
     __slots__ = ("_scope", "_waiter", "answer", "born", "on_change", "phase", "request_id", "session", "stream")
 
     def __init__(self, session: HttpSession, request_id: bytes, scope: Scope) -> None:
@@ -36,7 +39,7 @@ class Exchange:
         self.answer = b""
         self.stream: Stream | None = None
         self.born = session.context.ticker.now
-        self.on_change: Callable[[Exchange], None] | None = None
+        self.on_change: Callable[[Any], None] | None = None
         self._scope = scope
         self._waiter: asyncio.Future[None] | None = None
         session.exchanges.add(self)
@@ -53,6 +56,9 @@ class Exchange:
             await self.stream.run(receive, send, [*EVENT_STREAM, *more])
         else:
             raise gone(self.request_id)
+
+    def left(self) -> None:
+        """The client's connection is lost, which cancels nothing in a session."""
 
     async def wait(self) -> None:
         """Return when the phase is another one than WAITING."""

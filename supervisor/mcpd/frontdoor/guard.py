@@ -24,10 +24,11 @@ SINGLE: Final = frozenset(
         b"content-length",
         b"content-type",
         b"mcp-session-id",
-        b"mcp-protocol-version",
         b"last-event-id",
     }
 )
+# Headers that repeat what stands in the body. Said twice they agree with no body: lines are joined by what no line has.
+REPEATING: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-param-")
 CHALLENGE: Final = b'Bearer realm="mcpd"'
 WRONG_TOKEN: Final = CHALLENGE + b', error="invalid_token", error_description="unknown or expired token"'
 
@@ -103,7 +104,7 @@ def _merged(raw: list[Header]) -> dict[bytes, bytes]:
         elif name in SINGLE:
             raise refusal(400, f"the header {name.decode()} stands twice")
         else:
-            headers[name] += b", " + value
+            headers[name] += (b"\n" if name.startswith(REPEATING) else b", ") + value
     return headers
 
 

@@ -10,15 +10,15 @@ It also bounds what uvicorn does not: the size of a request's head, and the time
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Callable, Collection
+from typing import Any, Final, Protocol, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from mcpd.frontdoor.asgi import App, Header, Reply, Scope, too_large
-from mcpd.frontdoor.exchange import Exchange, Phase
+from mcpd.frontdoor.asgi import App, Header, Receive, Reply, Scope, Send, too_large
+from mcpd.frontdoor.exchange import Phase
 from mcpd.frontdoor.sockets import peer_of
 
 HEAD_LIMIT: Final = 64 * 1024
@@ -26,7 +26,27 @@ REQUEST_TIMEOUT: Final = 60.0  # from a request's first byte to its last; from c
 LINGER: Final = 2.0  # what a client has to read its refusal in
 JOINED: Final = 64 * 1024  # below this, head and body are copied into one buffer; above, written one after the other
 
-Outcome: TypeAlias = Exchange | Reply | None
+
+class Pending(Protocol):
+    """An answer that may still have to come (`exchange.Exchange`, `per_request.Answer`)."""
+
+    phase: Phase
+    answer: bytes
+    on_change: Callable[[Any], None] | None
+
+    @property
+    def status(self) -> int:
+        """The status of a plain answer."""
+        ...
+
+    async def respond(self, receive: Receive, send: Send) -> None: ...
+
+    def left(self) -> None:
+        """The connection is lost."""
+        ...
+
+
+Outcome: TypeAlias = Pending | Reply | None
 
 
 class DirectApp(Protocol):
@@ -45,7 +65,7 @@ class DirectApp(Protocol):
         """
         ...
 
-    def responder(self, exchange: Exchange) -> App:
+    def responder(self, exchange: Pending) -> App:
         """The rest of an exchange that did not become a plain answer, as an application."""
         ...
 
@@ -93,7 +113,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.extensions = {"mcpd.abort": transport.abort}
         self._turn = _Turn()
-        self._exchange: Exchange | None = None
+        self._exchange: Pending | None = None  # the one of this turn, while it is WAITING
         self._direct_path: bytes | None = None
         self._in_head = False
         self._head_bytes = 0
@@ -103,6 +123,9 @@ class Connection(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.left()
         if self._upgraded is not None:  # which need not be the newest cycle
             self._upgraded.disconnected = True
             self._upgraded.message_event.set()
@@ -210,17 +233,20 @@ class Connection(HttpToolsProtocol):
         if type(outcome) is Reply:
             self._reply(outcome)
         elif outcome.phase is Phase.WAITING:  # type: ignore[union-attr]
+            self._exchange = outcome  # type: ignore[assignment]
             outcome.on_change = self._settled  # type: ignore[union-attr]
         else:
             self._settled(outcome)  # type: ignore[arg-type]
 
-    def _settled(self, exchange: Exchange) -> None:
+    def _settled(self, exchange: Pending) -> None:
         """The exchange of this turn is not WAITING any more."""
+        self._exchange = None
         if exchange.phase is not Phase.ANSWERED:
             self._upgrade(exchange)
             return
         answer = exchange.answer
-        head = b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (
+        head = b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (
+            STATUS_LINE[exchange.status],
             self.server_state.dated,
             len(answer),
             b"" if self._turn.keep_alive else b"connection: close\r\n",
@@ -249,7 +275,7 @@ class Connection(HttpToolsProtocol):
             transport.close()
         self.on_response_complete()
 
-    def _upgrade(self, exchange: Exchange) -> None:
+    def _upgrade(self, exchange: Pending) -> None:
         """Let ASGI send what did not become a plain answer."""
         assert self.direct is not None
         turn = self._turn

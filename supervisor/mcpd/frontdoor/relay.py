@@ -89,6 +89,13 @@ class Relay(Protocol):
         """
         ...
 
+    def mirroring_schema(self, view: View, tool: str) -> bytes | None:
+        """The input schema of a tool that has parameters for clients to repeat in headers (`wire.mirrored`).
+
+        None for any other tool, and for one that is not known.
+        """
+        ...
+
     def close_session(self, session: Session) -> None:
         """The client is gone for good: calls are cancelled, subscriptions given up, nothing is delivered any more."""
         ...

@@ -2,7 +2,7 @@
 
 A plain call costs one POST and one JSON body: no task, no stream, at most one future. An event stream begins when
 something has to be streamed, or when an answer takes long. A lost connection cancels nothing: answers that had begun
-to be streamed are kept for `Last-Event-ID`.
+to be streamed are kept for `Last-Event-ID`. POSTs of the era without a handshake are `per_request`'s.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.event_stream import EventStream
 from mcpd.frontdoor.exchange import BatchExchange, BatchPart, Exchange, Phase, gone
 from mcpd.frontdoor.http_session import HttpSession
+from mcpd.frontdoor.per_request import PER_REQUEST, Answer, PerRequest, decode, is_per_request
+from mcpd.frontdoor.protocol import Outcome
 from mcpd.frontdoor.relay import View
 from mcpd.wire import eras, jsonrpc, methods
 
@@ -38,9 +40,9 @@ EVICTABLE_AFTER: Final = 60.0  # idle seconds, after which a session may have to
 ACCEPTED: Final = Reply(202)
 CLOSED: Final = Reply(204)
 ALLOW: Final[Header] = (b"allow", b"GET, POST, DELETE")
+ALLOW_POST: Final[Header] = (b"allow", b"POST")
 SESSION_REVISIONS: Final = frozenset(revision.encode() for revision in eras.HANDSHAKE_REVISIONS)
 VERSION_HEADER_SINCE: Final = frozenset({"2025-06-18", "2025-11-25"})
-PER_REQUEST: Final = frozenset(revision.encode() for revision in eras.PER_REQUEST_REVISIONS)
 KNOWN: Final = ", ".join(eras.HANDSHAKE_REVISIONS)
 
 
@@ -52,10 +54,13 @@ class StreamableHttp:
         self._relay = context.relay
         self._max_body = context.settings.max_body
         self._sessions: dict[bytes, HttpSession] = {}
+        self._per_request = PerRequest(context)
         context.ticker.callbacks.append(self.tick)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
         method = scope["method"]
+        if method in ("GET", "DELETE"):
+            _check_era(method, scope["mcpd.headers"])
         if method == "POST":
             await self._post(scope, receive, send, view, principal)
         elif method == "GET":
@@ -71,18 +76,25 @@ class StreamableHttp:
         headers: Headers = scope["mcpd.headers"]
         media.check_post(headers)
         body = await read_body(receive, headers, self._max_body)
-        if b"mcp-session-id" not in headers:
+        exchange: Exchange | Answer | None
+        if is_per_request(headers, body):
+            exchange = self._per_request.accept(scope, body, view, principal)
+        elif b"mcp-session-id" not in headers:
             await self._open(scope, body, receive, send, view, principal)
             return
-        exchange = self.accept(scope, body, view, principal)
+        else:
+            exchange = self.accept(scope, body, view, principal)
         if exchange is None:
             await ACCEPTED.send(send)
         else:
             await exchange.respond(receive, send)
 
-    def direct(self, scope: Scope, body: bytes, view: View, principal: str) -> Exchange | Reply | None:
+    def direct(self, scope: Scope, body: bytes, view: View, principal: str) -> Outcome:
         """A POST that is answered below ASGI (`protocol`); None if that is not for it."""
         headers: Headers = scope["mcpd.headers"]
+        if is_per_request(headers, body):
+            media.check_post(headers)
+            return self._per_request.accept(scope, body, view, principal) or ACCEPTED
         if b"mcp-session-id" not in headers:
             return None
         media.check_post(headers)
@@ -96,7 +108,7 @@ class StreamableHttp:
         session = self._session_of(scope["mcpd.headers"], view, principal)
         if body[:1] != b"{" and jsonrpc.is_batch(body):
             return self._accept_batch(session, scope, body)
-        message = _decode(body)
+        message = decode(body)
         if not message.is_request:
             self._relay.submit(session.relay_session, message, NOWHERE)
             return None
@@ -110,7 +122,7 @@ class StreamableHttp:
 
     async def _open(self, scope: Scope, body: bytes, receive: Receive, send: Send, view: View, principal: str) -> None:
         """`initialize`, the one message that comes without a session."""
-        message = _initialize(scope["mcpd.headers"], body)
+        message = _initialize(body)
         session = self._new_session(view, principal)
         exchange = Exchange(session, message.key, scope)
         try:
@@ -249,21 +261,22 @@ class _Nowhere:
 NOWHERE: Final = _Nowhere()
 
 
-def _initialize(headers: Headers, body: bytes) -> jsonrpc.Message:
-    """The message of a request without a session; refused if it is not `initialize`.
-
-    Requests of the per-request era get what servers answer that know only the handshake: 400 and -32600, on which
-    their clients fall back to `initialize`.
-    """
+def _initialize(body: bytes) -> jsonrpc.Message:
+    """The message of a request without a session; refused if it is not `initialize`."""
     if jsonrpc.is_batch(body):
         raise refusal(400, "Mcp-Session-Id is missing; initialize may not be part of a batch")
-    message = _decode(body)
+    message = decode(body)
     if message.is_request and message.method == methods.INITIALIZE:
         return message
-    id = message.key or b"null"
-    if headers.get(b"mcp-protocol-version") in PER_REQUEST or eras.META_VERSION.encode() in bytes(message.params):
-        raise refusal(400, f"requests without a session are not served; send initialize ({KNOWN})", id=id)
-    raise refusal(400, "Mcp-Session-Id is missing; send initialize first", id=id)
+    raise refusal(400, "Mcp-Session-Id is missing; send initialize first", id=message.key or b"null")
+
+
+def _check_era(method: str, headers: Headers) -> None:
+    """405 for a GET or DELETE that names no session: the era without a handshake has neither (2026-07-28, transports),
+    and a client of an earlier revision takes it for a server that has no such stream."""
+    version = headers.get(b"mcp-protocol-version")
+    if version in PER_REQUEST or (version not in SESSION_REVISIONS and b"mcp-session-id" not in headers):
+        raise refusal(405, f"{method} is answered in sessions only", headers=(ALLOW_POST,))
 
 
 def _check_version(session: HttpSession, version: bytes) -> None:
@@ -271,16 +284,11 @@ def _check_version(session: HttpSession, version: bytes) -> None:
 
     Another known one than the session's passes: clients in the field send the one that they asked for at first.
     """
-    if version not in SESSION_REVISIONS and (session.revision in VERSION_HEADER_SINCE or version in PER_REQUEST):
+    if version not in SESSION_REVISIONS and (
+        session.revision in VERSION_HEADER_SINCE or version in PER_REQUEST or b"\n" in version
+    ):
         raise refusal(400, f"MCP-Protocol-Version: this is a session of revision {session.revision} ({KNOWN})")
     session.version = version  # so that the next request with it is not looked at again
-
-
-def _decode(body: bytes) -> jsonrpc.Message:
-    try:
-        return jsonrpc.decode(body)
-    except jsonrpc.WireError as error:
-        raise Refusal(Reply(400, error.answer(), (JSON,))) from None
 
 
 def _split(body: bytes) -> list[bytes]:

@@ -9,7 +9,7 @@ from re import Pattern
 from mcpd.routing.correlation import Server, allowed, shown_name
 from mcpd.routing.info import LIST_KINDS, ListKind
 from mcpd.routing.names import public_name, template_pattern, wrap_uri
-from mcpd.wire import methods
+from mcpd.wire import methods, mirrored
 from mcpd.wire.jsonrpc import WireError, dump, members, pack, text
 
 PAGE = 1000
@@ -23,7 +23,10 @@ RESULT_KEY: dict[ListKind, bytes] = {
 
 @dataclass(slots=True)
 class Catalogue:
-    """`entries`: the bytes to show, by kind. The maps lead from a public name or URI to (server, own name)."""
+    """`entries`: the bytes to show, by kind. The maps lead from a public name or URI to (server, own name).
+
+    `mirroring`: the input schemas of tools with parameters that clients repeat in headers, by public name.
+    """
 
     entries: dict[ListKind, list[bytes]]
     tools: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -32,6 +35,7 @@ class Catalogue:
     templates: dict[str, tuple[str, str]] = field(default_factory=dict)
     patterns: list[tuple[Pattern[str], str]] = field(default_factory=list)
     notices: list[tuple[str, str]] = field(default_factory=list)
+    mirroring: dict[str, bytes] = field(default_factory=dict)
     _pages: dict[tuple[ListKind, int], bytes] = field(default_factory=dict)
 
     def page(self, kind: ListKind, cursor: str | None) -> bytes:
@@ -98,6 +102,8 @@ def _add_named(catalogue: Catalogue, server: Server, kind: ListKind, separator: 
             catalogue.notices.append((server.name, f"{own!r} is left out: {shown!r} is {other}'s already"))
             continue
         known[shown] = (server.name, own)
+        if kind == "tools" and "inputSchema" in found and mirrored.ANNOTATION in bytes(found["inputSchema"]):
+            catalogue.mirroring[shown] = bytes(found["inputSchema"])
         if shown != own:
             entry = pack({**found, "name": dump(shown)})
         catalogue.entries[kind].append(entry)

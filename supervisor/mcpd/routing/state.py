@@ -91,12 +91,16 @@ class State:
 
     def catalogue(self, session: Session) -> Catalogue:
         """The merged lists of what a session sees, without servers that are absent."""
-        key = (session.servers, session.prefixed)
+        return self.catalogue_of(session.servers, prefixed=session.prefixed)
+
+    def catalogue_of(self, servers: tuple[str, ...], *, prefixed: bool) -> Catalogue:
+        """The merged lists of these servers."""
+        key = (servers, prefixed)
         found = self._catalogues.get(key)
         if found is None:
-            shown = [self.servers[name] for name in session.servers if name in self.servers]
+            shown = [self.servers[name] for name in servers if name in self.servers]
             present = [server for server in shown if server.phase is not Phase.ABSENT]
-            found = self._catalogues[key] = merge(present, self.separator, prefixed=session.prefixed)
+            found = self._catalogues[key] = merge(present, self.separator, prefixed=prefixed)
         return found
 
     def forget_catalogues(self) -> None:

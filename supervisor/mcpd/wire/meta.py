@@ -54,12 +54,14 @@ def request_meta(params: Bytes) -> RequestMeta | None:
     raw = bytes(params)
     if _VERSION_BYTES not in raw and _BACKSLASH not in raw:
         return None
-    if raw[:1] != b"{":
+    return client_of(members(raw)) if raw[:1] == b"{" else None
+
+
+def client_of(params: Mapping[str, Raw]) -> RequestMeta | None:
+    """The same, of params that have been taken apart already."""
+    if "_meta" not in params or bytes(params["_meta"])[:1] != b"{":
         return None
-    found = members(raw)
-    if "_meta" not in found or bytes(found["_meta"])[:1] != b"{":
-        return None
-    meta = members(found["_meta"])
+    meta = members(params["_meta"])
     if VERSION not in meta:
         return None
     try:

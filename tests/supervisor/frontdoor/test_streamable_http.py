@@ -548,18 +548,6 @@ async def test_a_request_without_a_session_must_be_initialize(message: Any) -> N
         assert error_of(await client.post(message)) == (400, -32600)
 
 
-async def test_clients_of_the_per_request_era_are_told_to_fall_back() -> None:
-    async with open_door() as door, Client(door) as client:
-        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
-        discover = {"jsonrpc": "2.0", "id": 5, "method": "server/discover", "params": {"_meta": meta}}
-        for headers in ({}, {"mcp_protocol_version": "2026-07-28"}):
-            response = await client.post(discover, **headers)
-
-            assert error_of(response) == (400, -32600)
-            assert response.json()["id"] == 5
-            assert "initialize" in response.json()["error"]["message"]
-
-
 @pytest.mark.parametrize(
     ("negotiated", "sent", "expected"),
     [
@@ -637,10 +625,13 @@ async def test_other_methods_are_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_get_and_delete_need_a_session(method: str) -> None:
+@pytest.mark.parametrize(("revision", "status"), [(None, 405), ("2026-07-28", 405), ("2025-11-25", 400)])
+async def test_get_and_delete_need_a_session(method: str, revision: str | None, status: int) -> None:
     async with open_door() as door, Client(door) as client:
-        response = await client.http.request(method, client.path, headers={"accept": "text/event-stream"})
-        assert response.status_code == 400
+        headers = {"accept": "text/event-stream", **({"mcp-protocol-version": revision} if revision else {})}
+        response = await client.http.request(method, client.path, headers=headers)
+        assert response.status_code == status
+        assert response.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 async def test_get_must_accept_events() -> None:
