@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import pydantic_core
@@ -19,11 +20,11 @@ from mcp_types import (
 from mcpworker.errors import ToolError
 from mcpworker.media import Audio, File, Image
 
-__all__ = ["StructuredOutput", "json_text", "to_content"]
+__all__ = ["StructuredOutput", "clean", "error_result", "json_text", "to_content", "wire_text"]
 
 _BLOCKS = (TextContent, ImageContent, AudioContent, EmbeddedResource, ResourceLink)
 _MEDIA = (Image, Audio, File)
-_PLAIN = frozenset({str, int, float, bool})
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def to_content(value: Any) -> list[ContentBlock]:
@@ -35,7 +36,7 @@ def to_content(value: Any) -> list[ContentBlock]:
     if value is None:
         return []
     if isinstance(value, str):
-        return [TextContent(type="text", text=value)]
+        return [TextContent(type="text", text=wire_text(value))]
     if isinstance(value, _BLOCKS):
         return [value]
     if isinstance(value, _MEDIA):
@@ -66,8 +67,29 @@ def json_text(value: Any) -> str:
         plain = pydantic_core.to_jsonable_python(value, fallback=str)
     except (ValueError, TypeError):
         # pydantic refuses, among others, bytes that are not UTF-8.
-        return str(value)
-    return json.dumps(plain, ensure_ascii=False)
+        return wire_text(str(value))
+    return wire_text(json.dumps(plain, ensure_ascii=False))
+
+
+def wire_text(text: str) -> str:
+    """A text that UTF-8 can carry: file names that are no UTF-8, and emoji cut in two, hold what it cannot."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _SURROGATE.sub("\ufffd", text)
+    return text
+
+
+def clean(value: Any) -> Any:
+    """A JSON value all of whose texts UTF-8 can carry."""
+    if isinstance(value, str):
+        return wire_text(value)
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {wire_text(key): clean(item) for key, item in value.items()}
+    return value
 
 
 class StructuredOutput:
@@ -95,15 +117,15 @@ class StructuredOutput:
         if self._plain_type is not None and type(value) is self._plain_type:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ToolError(f"the result is {value}, which JSON has no number for")
-            return {"result": value}
+            return {"result": wire_text(value) if isinstance(value, str) else value}
         wrapped = {"result": value} if self._wraps else value
         validated = self._adapter.validate_python(wrapped, by_alias=True, by_name=True)
         if hasattr(validated, "model_dump"):
             # Through the instance, so that a returned subclass keeps its own fields.
-            return validated.model_dump(mode="json", by_alias=True)
-        return self._adapter.dump_python(validated, mode="json", by_alias=True)
+            return clean(validated.model_dump(mode="json", by_alias=True))
+        return clean(self._adapter.dump_python(validated, mode="json", by_alias=True))
 
 
 def error_result(text: str) -> CallToolResult:
     """A tool result that tells the model what went wrong."""
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+    return CallToolResult(content=[TextContent(type="text", text=wire_text(text))], is_error=True)

@@ -101,7 +101,8 @@ class Conversation:
             question = self._questions.get(key)
             if question is not None and not question.answer.done():
                 question.answer.set_result(answer)
-        if any(not question.answer.done() for question in self._questions.values()):
+        unanswered = any(not question.answer.done() for question in self._questions.values())
+        if unanswered or self._finished:  # it may have ended by itself meanwhile
             self._news.set()
         else:
             self._news.clear()
@@ -163,6 +164,11 @@ class Parked:
         if conversation is None:
             raise MCPError(INVALID_PARAMS, "this call can no longer be continued; call again without requestState")
         return conversation
+
+    def close(self) -> None:
+        """End them all."""
+        while self._waiting:
+            self._waiting.popitem()[1].cancel()
 
     def _give_up(self, state: str) -> None:
         conversation = self._waiting.pop(state, None)

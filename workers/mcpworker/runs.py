@@ -177,5 +177,6 @@ async def open_run(server: "FastMCP[Any]") -> AsyncIterator[Run]:
             finally:
                 server._runs.discard(run)
                 run.listeners.close()
+                run.parked.close()
                 run.close()
                 run.tasks.cancel_scope.cancel()

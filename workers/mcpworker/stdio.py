@@ -6,6 +6,7 @@ children read or print never touches the protocol.
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import stat
@@ -19,6 +20,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from mcpworker.logs import get_logger
+from mcpworker.results import clean
 from mcpworker.threads import run_in_thread
 
 __all__ = ["open_stdio"]
@@ -49,14 +51,9 @@ async def open_stdio() -> "AsyncIterator[tuple[LineReader, LineWriter]]":
 @contextmanager
 def _claimed(fd: int, stream: Any, mode: int) -> Iterator[int]:
     """A private descriptor of a standard stream, whose own number is diverted meanwhile."""
-    try:
-        actual: int = stream.buffer.fileno()
-    except (AttributeError, OSError, ValueError):
-        actual = fd
-    if actual != fd:
-        # Somebody diverted it before, the launcher for one: the stream itself says where the wire is.
-        yield actual
-        return
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        # Somebody may have moved it away before, the launcher for one: the stream itself says where the wire is.
+        fd = stream.buffer.fileno()
     private = _duplicate(fd)
     diversion = _open_diversion(mode)
     os.dup2(diversion, fd)
@@ -147,10 +144,7 @@ class LineReader:
                     raise anyio.EndOfStream
                 await self._more()
             elif line and not line.isspace():
-                try:
-                    return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
-                except ValueError as error:
-                    return error
+                return _message(line)
 
     def _next_line(self) -> bytes | None:
         end = self._buffer.find(b"\n", self._scanned)
@@ -231,6 +225,18 @@ class LineReader:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _message(line: bytes) -> SessionMessage | Exception:
+    try:
+        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+    except ValueError as error:
+        try:
+            # JavaScript escapes halves of a cut emoji (lone surrogates), which pydantic's parser refuses.
+            plain = clean(json.loads(line))
+            return SessionMessage(jsonrpc_message_adapter.validate_python(plain, by_name=False))
+        except (ValueError, RecursionError):
+            return error
 
 
 class LineWriter:

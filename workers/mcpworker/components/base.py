@@ -6,6 +6,8 @@ from typing import Any
 
 from mcp_types import Icon
 
+from mcpworker.results import wire_text
+
 __all__ = ["Described", "check_mime_type", "error_text"]
 
 _MIME_TYPE = re.compile(r"[a-zA-Z0-9]+/[a-zA-Z0-9\-+.]+(;.*)?")
@@ -48,4 +50,4 @@ def check_mime_type(mime_type: str, uri: str) -> str:
 
 def error_text(error: BaseException) -> str:
     """What an exception says; its type where it says nothing."""
-    return str(error) or type(error).__name__
+    return wire_text(str(error)) or type(error).__name__

@@ -19,7 +19,7 @@ from mcp_types import (
 
 from mcpworker.components.base import Described, check_mime_type
 from mcpworker.components.template import ResourceTemplate
-from mcpworker.results import json_text
+from mcpworker.results import json_text, wire_text
 from mcpworker.signature import Function, docstring
 from mcpworker.threads import run_in_thread
 
@@ -99,7 +99,7 @@ def contents_of(uri: str, value: Any, mime_type: str) -> ReadResourceResult:
     if isinstance(value, bytes):
         blob = base64.b64encode(value).decode()
         return ReadResourceResult(contents=[BlobResourceContents(uri=uri, blob=blob, mime_type=mime_type)])
-    text = value if isinstance(value, str) else json_text(value)
+    text = wire_text(value) if isinstance(value, str) else json_text(value)
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, text=text, mime_type=mime_type)])
 
 
