@@ -50,7 +50,6 @@ NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
     ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
     ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),
     ("frontdoor", "tls_key"): NotYet("TLS", _REMOVE, _nothing),
-    ("views", "*", "compact"): NotYet("the compact view", _REMOVE, _only(False)),
     ("servers", "*", "package"): NotYet("installing packages", "install it yourself and set command", _nothing),
     ("servers", "*", "activation"): NotYet("starting at the first use", 'use "eager"', _only("eager")),
     ("servers", "*", "sharing"): NotYet("a child for each session", 'use "shared"', _only("shared")),

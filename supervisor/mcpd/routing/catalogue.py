@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from re import Pattern
+from typing import TYPE_CHECKING
 
 from mcpd.routing.correlation import Server, allowed, shown_name
 from mcpd.routing.info import LIST_KINDS, ListKind
 from mcpd.routing.names import public_name, template_pattern, wrap_uri
 from mcpd.wire import methods, mirrored
 from mcpd.wire.jsonrpc import WireError, dump, members, pack, text
+
+if TYPE_CHECKING:
+    from mcpd.routing.compact import ToolIndex
 
 PAGE = 1000
 RESULT_KEY: dict[ListKind, bytes] = {
@@ -36,6 +40,7 @@ class Catalogue:
     patterns: list[tuple[Pattern[str], str]] = field(default_factory=list)
     notices: list[tuple[str, str]] = field(default_factory=list)
     mirroring: dict[str, bytes] = field(default_factory=dict)
+    index: ToolIndex | None = None  # of a compact view
     _pages: dict[tuple[ListKind, int], bytes] = field(default_factory=dict)
 
     def page(self, kind: ListKind, cursor: str | None) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mcpd.errors import Overloaded
+from mcpd.routing import compact
 from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream, own_name
 from mcpd.routing.effects import Deliver, Effect, WriteLine
 from mcpd.routing.info import ListKind, ServerInfo
@@ -280,6 +281,8 @@ class Requests:
 
     def _list(self, kind: ListKind) -> Handler:
         def handle(call: Call, message: Message, at: float) -> Sequence[Effect]:
+            if call.session.compact and kind == "tools":
+                return self.answer(call, compact.TOOLS)
             servers = [self._state.servers[name] for name in call.session.servers]
             if not call.session.prefixed and servers[0].phase is Phase.ABSENT:
                 return self._wait(call, servers[0], message, at)
@@ -297,16 +300,34 @@ class Requests:
         return handle
 
     def _call_tool(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        found = members(message.params)
+        found: Mapping[str, Bytes] = members(message.params)
         public = text(found.get("name", b"null"))
+        if call.session.compact:
+            arguments = found.get("arguments", b"{}")
+            if public == compact.SEARCH:
+                return self.answer(call, compact.search_result(self._tool_index(call.session), arguments))
+            if public == compact.DESCRIBE:
+                return self.answer(call, compact.describe_result(self._tool_index(call.session), arguments))
+            if public != compact.CALL:
+                why = f"Unknown tool: {public}; find tools with {compact.SEARCH}"
+                return self.fail(call, methods.INVALID_PARAMS, why)
+            public, found = compact.target_of(found)
         target = self._tool(call.session, public)
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {public}")
         server, own = target
         if call.session.prefixed:
             call.on_result = self._learner(server.name)
-        params = bytes(message.params) if own == public else pack({**found, "name": dump(own)})
+        unchanged = own == public and not call.session.compact
+        params = bytes(message.params) if unchanged else pack({**found, "name": dump(own)})
         return self.forward(call, server, message, params, at)
+
+    def _tool_index(self, session: Session) -> compact.ToolIndex:
+        """The index of a compact view, made anew once its catalogue is another."""
+        catalogue = self._state.catalogue(session)
+        if catalogue.index is None:
+            catalogue.index = compact.ToolIndex(catalogue)
+        return catalogue.index
 
     def _tool(self, session: Session, public: str) -> tuple[Server, str] | None:
         known = self._state.catalogue(session).tools.get(public)

@@ -67,6 +67,7 @@ class Router:
         if servers is None:
             raise NotFound(f"there is no {view.kind} {view.name!r}")
         session = Session(id, principal, view, transport, push, servers, at)
+        session.compact = self.state.is_compact(view)
         self.state.sessions[id] = session
         return session
 
@@ -78,6 +79,7 @@ class Router:
         if servers is None:
             raise NotFound(f"there is no {view.kind} {view.name!r}")
         session = Session(id, principal, view, transport, sink, servers, at)
+        session.compact = self.state.is_compact(view)
         session.era = Era.PER_REQUEST
         session.protocol_version = client.version
         session.capabilities = client.capabilities

@@ -39,6 +39,7 @@ class Session:
         "calls",
         "capabilities",
         "client_info",
+        "compact",
         "era",
         "id",
         "level",
@@ -64,6 +65,7 @@ class Session:
         self.push = push
         self.servers = servers
         self.prefixed = view.kind != "server"
+        self.compact = False
         self.protocol_version: str | None = None
         self.capabilities: Mapping[str, Raw] = {}
         self.client_info: Mapping[str, Any] = {}

@@ -37,6 +37,7 @@ class State:
     def __init__(self) -> None:
         self.servers: dict[str, Server] = {}
         self.views: dict[str, tuple[str, ...]] = {}
+        self.compact_views: set[str] = set()
         self.upstreams: dict[str, Upstream] = {}
         self.sessions: dict[str, Session] = {}
         self.subscriptions: dict[tuple[str, str], dict[Session, str]] = {}
@@ -60,6 +61,7 @@ class State:
         self.max_call_time = registry.frontdoor.max_call_time
         self.input_timeout = registry.frontdoor.input_timeout
         self.views = {name: view.servers for name, view in registry.views.items()}
+        self.compact_views = {name for name, view in registry.views.items() if view.compact}
         gone = [server for name, server in self.servers.items() if name not in registry.servers]
         kept = self.servers
         self.servers = {}
@@ -72,6 +74,7 @@ class State:
             self.servers[name] = server
         for session in self.sessions.values():
             session.servers = self.servers_of(session.view) or ()
+            session.compact = self.is_compact(session.view)
         self.forget_catalogues()
         return gone
 
@@ -82,6 +85,10 @@ class State:
         if view.kind == "server":
             return (view.name,) if view.name in self.servers else None
         return self.views.get(view.name)
+
+    def is_compact(self, view: View) -> bool:
+        """Whether a view shows three tools that stand for all of them."""
+        return view.kind == "view" and view.name in self.compact_views
 
     def sessions_of(self, server: str) -> Iterator[Session]:
         """The initialised sessions that see a server."""

@@ -284,7 +284,7 @@ BAD = {
             #! frontdoor.tls_cert: is set without tls_key
         [views.a]
         servers = "*"
-        compact = true               #! views.a.compact: not supported yet
+        compact = true
         [servers.a]
         package = "npm:@x/y@1.0.0"   #! servers.a.package: not supported yet
         activation = "lazy"          #! servers.a.activation: not supported yet
