@@ -40,6 +40,7 @@ class DirectStream(EventStream):
     def tick(self) -> None:
         if self._step is None:  # else it is not quiet, only slow
             super().tick()
+            self._flush()
 
     async def run(self, receive: Receive, send: Send, headers: Iterable[Header]) -> None:
         self._streams.add(self)
