@@ -74,7 +74,7 @@ class Ship:
         self.shutdowns += 1
 
     def instance(self, key: str) -> Instance:
-        return self.fleet._instances[key]
+        return self.fleet.instances[key]
 
     def state(self, key: str) -> State:
         return self.instance(key).state
@@ -89,15 +89,15 @@ class Ship:
         assert incarnation is not None
         return incarnation.child
 
-    async def until(self, key: str, *states: State, generation: int = 0) -> Instance:
+    async def until(self, key: str, *states: State, generation: int = 0, timeout: float = DEADLINE) -> Instance:
         """Wait until an instance is in one of these states, of that generation or a later one."""
         one = self.instance(key)
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(timeout):
             await one.until(lambda: one.state in states and one.machine.generation >= generation)
         return one
 
     async def ready(self, *keys: str, generation: int = 0) -> None:
-        for key in keys or tuple(self.fleet._instances):
+        for key in keys or tuple(self.fleet.instances):
             await self.until(key, State.READY, generation=generation)
 
     async def call(self, server: str, tool: str, /, **arguments: Any) -> str:
@@ -105,6 +105,12 @@ class Ship:
         raw = await self.fleet.call(server, tool, msgspec.json.encode(arguments), DEADLINE)
         text: str = msgspec.json.decode(raw)["content"][0]["text"]
         return text
+
+    async def in_flight(self, server: str, count: int) -> None:
+        """Return when the child has so many calls."""
+        async with asyncio.timeout(DEADLINE):
+            while self.relay.in_flight(server) < count:
+                await asyncio.sleep(0)
 
     def transitions(self, key: str) -> list[tuple[str, str]]:
         return [(one.old, one.new) for one in self.events() if one.instance == key and one.new]

@@ -1,26 +1,17 @@
-"""All servers of the registry: what is wanted of them, what runs, and the one way from the first to the second.
-
-Boot, reload, an operator's command and a changed entry all end in `_reconcile`; a crash and a timer are the
-instance's own. This is also what operators see (`control.view.FleetView`).
-"""
+"""The fleet as operators see and command it (`control.view.FleetView`)."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
-from typing import Protocol
-
-import structlog
 
 from mcpd.clock import Clock
 from mcpd.config.diff import diff
 from mcpd.config.load import load
 from mcpd.config.registry import Registry, ServerSpec
-from mcpd.config.secrets import resolve_env
 from mcpd.control.view import (
     DaemonStatus,
     Outcome,
@@ -32,41 +23,15 @@ from mcpd.control.view import (
 )
 from mcpd.errors import NotFound, Overloaded
 from mcpd.fleet import operators, status
-from mcpd.fleet.eventlog import EventLog, Feed
+from mcpd.fleet.engine import Engine, Planner, Stage, why_absent
+from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
-from mcpd.lifecycle.backoff import RestartAlarm
-from mcpd.lifecycle.effects import Changed
-from mcpd.lifecycle.events import Disable, Reset, Restart, Start, Stop
-from mcpd.lifecycle.phases import Ended, Stopping, Waiting
-from mcpd.lifecycle.reconcile import (
-    Adopt,
-    Create,
-    Lower,
-    Observed,
-    Orders,
-    Raise,
-    Remove,
-    Renew,
-    Wish,
-    instance_keys,
-    reconcile,
-)
-from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
-from mcpd.process.stderr import StderrLog
-from mcpd.process.stop import StopLadder
-from mcpd.process.tree import cookie_for
-from mcpd.sandbox.policy import NOT_CONTAINED, UNSANDBOXED, LaunchPlan, SandboxFacts
-from mcpd.sandbox.warden import Warden
+from mcpd.lifecycle.events import Reset
+from mcpd.lifecycle.reconcile import Orders, Wish
+from mcpd.lifecycle.states import State
+from mcpd.sandbox.policy import NOT_CONTAINED, UNSANDBOXED, SandboxFacts
 from mcpd.store.store import Store
-
-BRIEF = 2.0
-"""A server that will be started within so many seconds is "coming": calls wait for it instead of failing."""
-LAST_LADDER = StopLadder(0.0, 0.0, 3.0)
-
-_log = structlog.get_logger("mcpd.fleet")
-_AT_REST = frozenset({State.STOPPED, State.DISABLED, State.FAILED, State.IDLE})
-_LEVELS = {State.FAILED: "error", State.ABANDONED: "error", State.BACKOFF: "warning", State.NOT_READY: "warning"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +45,8 @@ class DaemonFacts:
     request_shutdown: Callable[[], None]
 
 
-class Planner(Protocol):
-    """Says how servers are started; `sandbox.warden.Warden` is one."""
-
-    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan: ...
-    def profile_of(self, spec: ServerSpec) -> str: ...
-
-
-class _Stage(Enum):
-    NEW = auto()
-    RUNNING = auto()
-    STOPPING = auto()
-
-
-class Fleet:
-    """`run` owns every task; everything else is called on its loop, most of it only while it runs."""
+class Fleet(Engine):
+    """The engine, and what may be asked of it; commands work only while it runs."""
 
     def __init__(
         self,
@@ -109,220 +61,18 @@ class Fleet:
         warden: Planner | None = None,
     ) -> None:
         """`environ`: the daemon's own, of which servers get a few variables; None: the process's."""
-        self.registry = registry
-        self.relay = relay
-        self.clock = clock
-        self.version = daemon.version
-        self.slots = asyncio.Semaphore(registry.daemon.max_concurrent_starts)
-        self.log = EventLog(clock, store)
-        self._store = store
-        self._sandbox = sandbox
+        super().__init__(
+            registry,
+            relay,
+            store=store,
+            clock=clock,
+            sandbox=sandbox,
+            version=daemon.version,
+            environ=environ,
+            warden=warden,
+        )
         self._daemon = daemon
-        self._environ = dict(os.environ if environ is None else environ)
-        cookie = cookie_for(registry.daemon.runtime_dir)
-        self._warden = warden or Warden(
-            sandbox, registry, self._environ, cookie=cookie, launcher=operators.launcher_path()
-        )
-        self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
-        self._instances: dict[str, Instance] = {}
-        self._logs: dict[str, StderrLog] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._group: asyncio.TaskGroup | None = None
-        self._stage = _Stage.NEW
-        self._over = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._alarm = RestartAlarm()
-        self._recall(registry.servers)
-        relay.on_catalogue_stale = self._list_changed
-        relay.on_interactive = self._is_interactive
-        relay.on_server_log = self._server_said
-        relay.on_notice = lambda server, text: self._tell(server, text)
-
-    # -- Running -----------------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Start what is wanted and keep it so, until `stop_all`. Cancelled, it kills what runs and returns."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                self._stage = _Stage.RUNNING
-                self._reconcile()
-                for name in self.registry.servers:
-                    self._announce(name)
-                await self._over.wait()
-                for task in tuple(self._tasks):
-                    task.cancel()
-        finally:
-            await self._tear_down()
-
-    async def stop_all(self, hurry: asyncio.Event | None = None) -> None:
-        """Stop every server, those that come after others first; then `run` ends.
-
-        Each gets its drain and its stop_timeout, all side by side, so it takes as long as the slowest chain; once
-        `hurry` is set, drains are over and stops are quick.
-        """
-        self._stage = _Stage.STOPPING
-        try:
-            async with asyncio.TaskGroup() as group:
-                hastener = group.create_task(self._hurry_when(hurry or asyncio.Event()), name="hurry")
-                async with asyncio.TaskGroup() as stops:
-                    for instance in tuple(self._instances.values()):
-                        stops.create_task(self._stop_in_order(instance), name=f"stop-all:{instance.key}")
-                hastener.cancel()
-        finally:
-            self.log.close()
-            self._over.set()
-
-    async def _stop_in_order(self, instance: Instance) -> None:
-        for other in tuple(self._instances.values()):
-            if instance.spec.name in other.spec.after:
-                await other.until(lambda other=other: _is_down(other))  # type: ignore[misc]
-        if instance.state not in _AT_REST:
-            instance.post(Stop(instance.now(), "the daemon is stopping"))
-            await instance.until(lambda: _is_down(instance))
-
-    async def _hurry_when(self, hurry: asyncio.Event) -> None:
-        await hurry.wait()
-        for instance in tuple(self._instances.values()):
-            instance.hurry()
-
-    async def _tear_down(self) -> None:
-        """Nothing is left running, however `run` ended; after `stop_all` only abandoned ones are left."""
-        self._stage = _Stage.STOPPING
-        self.log.close()
-        children = [child for one in self._instances.values() if (child := one.close()) is not None]
-        for child in children:
-            child.kill()
-        if children:
-            await asyncio.wait([asyncio.ensure_future(child.stop(LAST_LADDER)) for child in children], timeout=5.0)
-        for log in self._logs.values():
-            log.close()
-
-    # -- What instances need -----------------------------------------------------------------------------------------
-
-    def plan(self, spec: ServerSpec) -> LaunchPlan:
-        return self._warden.plan(spec, resolve_env(spec, self.registry), self.registry)
-
-    def log_of(self, server: str) -> StderrLog:
-        log = self._logs.get(server)
-        if log is None:
-            log = self._logs[server] = StderrLog(self._log_file(server), self.clock)
-        return log
-
-    def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        assert self._group is not None
-        task = self._group.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def turn_of(self, instance: Instance) -> None:
-        for name in instance.spec.after:
-            for other in self._of(name):
-                await other.settled()
-
-    def changed(self, instance: Instance, change: Changed) -> None:
-        server = instance.spec.name
-        generation = instance.machine.generation
-        self.log.add(server, instance.key, generation, change.old.value, change.new.value, change.why)
-        getattr(_log, _LEVELS.get(change.new, "info"))(
-            "instance.changed",
-            instance=instance.key,
-            generation=generation,
-            old=change.old.value,
-            new=change.new.value,
-            why=change.why,
-        )
-        if (change.old, change.new) == (State.BACKOFF, State.STARTING) and self._alarm.restarted(instance.now()):
-            self._tell("", self._alarm.text)
-            _log.error("fleet.restarting_much", text=self._alarm.text)
-        if change.new in _AT_REST and not self._is_wanted(instance):
-            self._forget(instance)
-        self._announce(server)
-
-    # -- What is wanted ----------------------------------------------------------------------------------------------
-
-    def _reconcile(self, orders: Orders = Orders()) -> None:  # noqa: B008 - frozen
-        observed = {key: Observed(one.spec.name, one.heading, one.spec) for key, one in self._instances.items()}
-        for action in reconcile(self.registry.servers, self._wishes, observed, orders):
-            match action:
-                case Create(key, spec):
-                    self._instances[key] = Instance(key, spec, self)
-                case Remove(key):
-                    self._remove(self._instances[key])
-                case Adopt(key, spec, restart):
-                    self._adopt(self._instances[key], spec, restart)
-                case Raise(key, asked):
-                    self._post(key, Start(self.clock.monotonic(), asked))
-                case Renew(key):
-                    self._post(key, Restart(self.clock.monotonic()))
-                case Lower(key, disabled):
-                    at = self.clock.monotonic()
-                    self._post(key, Disable(at) if disabled else Stop(at))
-
-    def _post(self, key: str, event: Start | Restart | Stop | Disable | Reset) -> None:
-        self._instances[key].post(event)
-
-    def _adopt(self, instance: Instance, spec: ServerSpec, restart: bool) -> None:
-        instance.adopt(spec)
-        if restart and instance.heading in LIVE | {State.BACKOFF}:
-            instance.post(Restart(instance.now(), "its entry in the registry changed"))
-
-    def _remove(self, instance: Instance) -> None:
-        if instance.state in _AT_REST:
-            self._forget(instance)
-        else:
-            instance.post(Stop(instance.now(), "removed from the registry"))
-
-    def _forget(self, instance: Instance) -> None:
-        del self._instances[instance.key]
-        server = instance.spec.name
-        if not any(True for _ in self._of(server)) and (log := self._logs.pop(server, None)) is not None:
-            log.close()
-
-    def _is_wanted(self, instance: Instance) -> bool:
-        spec = self.registry.servers.get(instance.spec.name)
-        return spec is not None and instance.key in instance_keys(spec)
-
-    def _announce(self, server: str) -> None:
-        """Tell the relay what a call to this server can expect, while none of its instances is attached."""
-        instances = list(self._of(server))
-        if any(one.heading in (State.READY, State.NOT_READY) for one in instances):
-            return
-        if any(map(_is_coming, instances)):
-            self.relay.coming(server)
-        elif instances:
-            self.relay.absent(server, _why_absent(instances[0]))
-
-    # -- Told by the relay -------------------------------------------------------------------------------------------
-
-    def _list_changed(self, key: str, kind: str) -> None:
-        instance = self._instances.get(key)
-        if instance is not None and instance.incarnation is not None:
-            instance.incarnation.list_changed(kind)
-
-    def _server_said(self, key: str, frame: bytes) -> None:
-        instance = self._instances.get(key)
-        if instance is not None and instance.incarnation is not None:
-            instance.incarnation.server_said(frame)
-
-    def _is_interactive(self, server: str) -> None:
-        if self._store is not None:
-            self._store.set_mark(server, "interactive", "yes")
-        self._tell(server, "it asks its clients for things while several use it: it serves one session at a time now")
-
-    def _recall(self, servers: Iterable[str]) -> None:
-        """Tell the relay what earlier daemons found out about these servers."""
-        for name in servers:
-            if self._store is not None and "interactive" in self._store.marks(name):
-                self.relay.set_interactive(name)
-
-    def _tell(self, server: str, text: str) -> None:
-        """An event that is no change of a state."""
-        self.log.add(server, reason=text)
-        _log.info("server.notice", server=server, text=text)
-
-    # -- Asked by operators ------------------------------------------------------------------------------------------
 
     def servers(self) -> list[ServerStatus]:
         return [self._status(spec) for spec in self.registry.servers.values()]
@@ -330,44 +80,44 @@ class Fleet:
     def server(self, name: str) -> ServerDetail:
         spec = self._spec(name)
         shown = self._status(spec)
-        instances = list(self._of(name))
-        return status.server_detail(shown, spec, instances, self.relay, self.clock, str(self._log_file(name)))
+        instances = list(self.instances_of(name))
+        return status.server_detail(shown, spec, instances, self.relay, self.clock, str(self.log_file(name)))
 
     async def start(self, name: str) -> Outcome:
         spec = self._spec(name)
         if not spec.enabled:
             reason = f"servers.{name}.enabled is false; set it to true and reload"
             return Outcome(ok=False, state=State.DISABLED.value, reason=reason)
-        if self._stage is not _Stage.RUNNING:
+        if self.stage is not Stage.RUNNING:
             return self._closed()
-        self._wish(name, Wish.UP)
-        self._reconcile(Orders(start=frozenset({name})))
+        self.wish(name, Wish.UP)
+        self.reconcile(Orders(start=frozenset({name})))
         return await self._outcome(name, State.READY)
 
     async def stop(self, name: str) -> Outcome:
         spec = self._spec(name)
-        if self._stage is not _Stage.RUNNING:
+        if self.stage is not Stage.RUNNING:
             return self._closed()
         if spec.enabled:
-            self._wish(name, Wish.DOWN)
-            self._reconcile()
+            self.wish(name, Wish.DOWN)
+            self.reconcile()
         return await self._outcome(name, State.STOPPED, State.DISABLED)
 
     async def restart(self, name: str) -> Outcome:
         spec = self._spec(name)
-        if not spec.enabled or self._stage is not _Stage.RUNNING:
+        if not spec.enabled or self.stage is not Stage.RUNNING:
             return await self.start(name)
-        self._wish(name, Wish.UP)
-        self._reconcile(Orders(restart=frozenset({name})))
+        self.wish(name, Wish.UP)
+        self.reconcile(Orders(restart=frozenset({name})))
         return await self._outcome(name, State.READY)
 
     async def reset_failed(self, name: str) -> Outcome:
         self._spec(name)
-        if self._stage is not _Stage.RUNNING:
+        if self.stage is not Stage.RUNNING:
             return self._closed()
-        for instance in self._of(name):
+        for instance in self.instances_of(name):
             instance.post(Reset(instance.now()))
-        self._reconcile()
+        self.reconcile()
         return await self._outcome(name, State.READY, State.STOPPED, State.DISABLED)
 
     async def reload(self, dry_run: bool) -> ReloadReport:
@@ -376,14 +126,14 @@ class Fleet:
             changes = diff(self.registry, new)
             if dry_run:
                 return operators.report(changes, new, dry_run=True)
-            if self._stage is not _Stage.RUNNING:
+            if self.stage is not Stage.RUNNING:
                 raise Overloaded("the daemon is stopping")
-            self._apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
+            self.apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
             for name in changes.removed:
-                self._wish(name, None)
+                self.wish(name, None)
             report = operators.report(changes, new)
-            self._tell("", operators.summary(report))
-            return await operators.with_failures(report, list(self._instances.values()))
+            self.tell("", operators.summary(report))
+            return await operators.with_failures(report, list(self.instances.values()))
 
     def events(self, after: int) -> Feed:
         return self.log.feed(after)
@@ -399,7 +149,7 @@ class Fleet:
         return await operators.call(self.relay, self._spec(name), tool, arguments, timeout)
 
     def log_path(self, name: str) -> Path:
-        return self._log_file(self._spec(name).name)
+        return self.log_file(self._spec(name).name)
 
     def daemon(self) -> DaemonStatus:
         facts, registry = self._daemon, self.registry
@@ -420,85 +170,29 @@ class Fleet:
     def request_shutdown(self) -> None:
         self._daemon.request_shutdown()
 
-    # -- In here -----------------------------------------------------------------------------------------------------
-
-    def _apply(self, new: Registry, replace: frozenset[str]) -> None:
-        """From here on nothing is waited for: the new registry counts for all, or the old one did."""
-        added = new.servers.keys() - self.registry.servers.keys()
-        self.registry = new
-        self.relay.set_servers(new)
-        self._recall(added)
-        self._reconcile(Orders(replace=replace))
-        for name in new.servers:
-            self._announce(name)
-
     async def _outcome(self, name: str, *wanted: State) -> Outcome:
         """Wait until what was begun has come to something."""
-        for instance in list(self._of(name)):
+        for instance in list(self.instances_of(name)):
             await instance.settled()
-        instances = list(self._of(name))
+        instances = list(self.instances_of(name))
         if not instances:
             return Outcome(ok=False, state=State.STOPPED.value, reason="it was removed from the registry")
         worst = next((one for one in instances if one.state not in wanted), None)
         if worst is None:
             return Outcome(ok=True, state=instances[0].state.value)
-        return Outcome(ok=False, state=worst.state.value, reason=status.last_error(worst) or _why_absent(worst))
+        return Outcome(ok=False, state=worst.state.value, reason=status.last_error(worst) or why_absent(worst))
 
     def _closed(self) -> Outcome:
         return Outcome(ok=False, state=State.STOPPED.value, reason="the daemon is not running its servers (any more)")
 
-    def _wish(self, name: str, wish: Wish | None) -> None:
-        if wish is None:
-            self._wishes.pop(name, None)
-        else:
-            self._wishes[name] = wish
-        if self._store is not None:
-            self._store.set_desired(name, wish.value if wish is not None else None)
-
     def _status(self, spec: ServerSpec) -> ServerStatus:
-        instances = list(self._of(spec.name)) or [Instance(spec.name, spec, self)]
+        instances = list(self.instances_of(spec.name)) or [Instance(spec.name, spec, self)]
         profile = self._warden.profile_of(spec)
         isolation = NOT_CONTAINED if profile == UNSANDBOXED and self._sandbox.bwrap is None else profile
         return status.server_status(spec, instances, self.relay, self.clock, isolation)
-
-    def _of(self, server: str) -> Iterator[Instance]:
-        return (one for one in tuple(self._instances.values()) if one.spec.name == server)
 
     def _spec(self, name: str) -> ServerSpec:
         spec = self.registry.servers.get(name)
         if spec is None:
             raise NotFound(f"there is no server {name!r}; `mcpctl list` names them all")
         return spec
-
-    def _log_file(self, server: str) -> Path:
-        return self.registry.daemon.state_dir / "logs" / f"{server}.log"
-
-
-def _is_down(instance: Instance) -> bool:
-    """Nothing of it runs, or it was given up."""
-    return instance.state not in (HELD - {State.ABANDONED}) | {State.STARTING}
-
-
-def _is_coming(instance: Instance) -> bool:
-    match instance.machine.phase:
-        case Waiting(since=since, until=until):
-            return until - since <= BRIEF
-        case Stopping(goal=goal) | Ended(goal=goal):
-            return goal in (Goal.POLICY, Goal.START)
-        case phase:
-            return phase.state not in SETTLED
-
-
-def _why_absent(instance: Instance) -> str:
-    error = status.last_error(instance)
-    match State.ABANDONED if instance.state is State.ABANDONED else instance.heading:
-        case State.DISABLED:
-            return "it is disabled in the registry"
-        case State.BACKOFF:
-            return f"it keeps failing and will be tried again later ({error})"
-        case State.FAILED:
-            return f"it failed ({error})"
-        case State.ABANDONED:
-            return f"it could not be ended ({error})"
-        case _:
-            return "it is stopped"

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from mcpd.errors import ServerFault
-from mcpd.fleet.instance import backoff_policy
+from mcpd.fleet.instance import EXITS_KEPT, backoff_policy
 from mcpd.lifecycle.backoff import BackoffPolicy
 from mcpd.lifecycle.events import Gone, Restart, Stop, TimerFired
 from mcpd.lifecycle.states import State
 from mcpd.process.stop import Rung, StopLadder, StopOutcome
 from support.fleets import command, gate, registry, sailing, spec, within
+from support.processes import DEADLINE
 
 pytestmark = pytest.mark.anyio
 
@@ -152,10 +153,10 @@ async def test_an_error_of_a_task_is_told_to_the_machine(tmp_path: Path, state: 
 async def test_the_history_of_exits_is_bounded(tmp_path: Path) -> None:
     dies = spec("dies", "ends_with.py", "3", restart_delay=0.001, restart_max_delay=0.001)
     async with sailing(registry(tmp_path, dies)) as ship:
-        await ship.until("dies", State.BACKOFF, generation=25)
+        await ship.until("dies", State.BACKOFF, generation=EXITS_KEPT + 3, timeout=6 * DEADLINE)
 
-        assert len(ship.instance("dies").exits) == 20
-        assert ship.fleet.server("dies").status.restarts >= 24
+        assert len(ship.instance("dies").exits) == EXITS_KEPT
+        assert ship.fleet.server("dies").status.restarts >= EXITS_KEPT + 2
 
 
 async def test_never_two_processes_of_one_instance(tmp_path: Path) -> None:

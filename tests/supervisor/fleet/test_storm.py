@@ -68,7 +68,7 @@ async def test_the_last_word_counts(tmp_path: Path, seed: int) -> None:
 
 def look(ship: Ship, seen: set[int]) -> None:
     """The kernel's word: of all processes that were ever started, at most one a server is alive."""
-    running = {one.incarnation.child.pid for one in ship.fleet._instances.values() if one.incarnation is not None}
+    running = {one.incarnation.child.pid for one in ship.fleet.instances.values() if one.incarnation is not None}
     seen |= running
     assert {pid for pid in seen if os.path.exists(f"/proc/{pid}")} <= running
     assert len(running) <= len(NAMES)

@@ -1,0 +1,362 @@
+"""What is wanted of all servers, what runs, and the one way from the first to the second.
+
+Boot, reload, an operator's command and a changed entry all end in `Engine.reconcile`; a crash and a timer are the
+instance's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from enum import Enum, auto
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from mcpd.clock import Clock
+from mcpd.config.registry import Registry, ServerSpec
+from mcpd.config.secrets import resolve_env
+from mcpd.fleet import operators, status
+from mcpd.fleet.eventlog import EventLog
+from mcpd.fleet.instance import Instance
+from mcpd.fleet.relay import Relay
+from mcpd.lifecycle.backoff import RestartAlarm
+from mcpd.lifecycle.effects import Changed
+from mcpd.lifecycle.events import Disable, Reset, Restart, Start, Stop
+from mcpd.lifecycle.phases import Ended, Stopping, Waiting
+from mcpd.lifecycle.reconcile import (
+    Adopt,
+    Create,
+    Lower,
+    Observed,
+    Orders,
+    Raise,
+    Remove,
+    Renew,
+    Wish,
+    instance_keys,
+    reconcile,
+)
+from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
+from mcpd.process.stderr import StderrLog
+from mcpd.process.stop import StopLadder
+from mcpd.process.tree import cookie_for
+from mcpd.sandbox.policy import LaunchPlan, SandboxFacts
+from mcpd.sandbox.warden import Warden
+from mcpd.store.store import Store
+
+BRIEF = 2.0
+"""A server that will be started within so many seconds is "coming": calls wait for it instead of failing."""
+LAST_LADDER = StopLadder(0.0, 0.0, 3.0)
+
+_log = structlog.get_logger("mcpd.fleet")
+_AT_REST = frozenset({State.STOPPED, State.DISABLED, State.FAILED, State.IDLE})
+_LEVELS = {State.FAILED: "error", State.ABANDONED: "error", State.BACKOFF: "warning", State.NOT_READY: "warning"}
+
+
+class Planner(Protocol):
+    """Says how servers are started; `sandbox.warden.Warden` is one."""
+
+    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan: ...
+    def profile_of(self, spec: ServerSpec) -> str: ...
+
+
+class Stage(Enum):
+    """Where the engine itself is in its life."""
+
+    NEW = auto()
+    RUNNING = auto()
+    STOPPING = auto()
+
+
+class Engine:
+    """`run` owns every task; everything else is called on its loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        relay: Relay,
+        *,
+        store: Store | None,
+        clock: Clock,
+        sandbox: SandboxFacts,
+        version: str,
+        environ: Mapping[str, str] | None = None,
+        warden: Planner | None = None,
+    ) -> None:
+        """`environ`: the daemon's own, of which servers get a few variables; None: the process's."""
+        self.registry = registry
+        self.relay = relay
+        self.clock = clock
+        self.version = version
+        self.slots = asyncio.Semaphore(registry.daemon.max_concurrent_starts)
+        self.log = EventLog(clock, store)
+        self._store = store
+        self._sandbox = sandbox
+        self._environ = dict(os.environ if environ is None else environ)
+        cookie = cookie_for(registry.daemon.runtime_dir)
+        self._warden = warden or Warden(
+            sandbox, registry, self._environ, cookie=cookie, launcher=operators.launcher_path()
+        )
+        self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
+        self.instances: dict[str, Instance] = {}
+        self._logs: dict[str, StderrLog] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self.stage = Stage.NEW
+        self._over = asyncio.Event()
+        self._alarm = RestartAlarm()
+        self._recall(registry.servers)
+        relay.on_catalogue_stale = self._list_changed
+        relay.on_interactive = self._is_interactive
+        relay.on_server_log = self._server_said
+        relay.on_notice = lambda server, text: self.tell(server, text)
+
+    # -- Running -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start what is wanted and keep it so, until `stop_all`. Cancelled, it kills what runs and returns."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self.stage = Stage.RUNNING
+                self.reconcile()
+                for name in self.registry.servers:
+                    self._announce(name)
+                await self._over.wait()
+                for task in tuple(self._tasks):
+                    task.cancel()
+        finally:
+            await self._tear_down()
+
+    async def stop_all(self, hurry: asyncio.Event | None = None) -> None:
+        """Stop every server, those that come after others first; then `run` ends.
+
+        Each gets its drain and its stop_timeout, all side by side, so it takes as long as the slowest chain; once
+        `hurry` is set, drains are over and stops are quick.
+        """
+        self.stage = Stage.STOPPING
+        try:
+            async with asyncio.TaskGroup() as group:
+                hastener = group.create_task(self._hurry_when(hurry or asyncio.Event()), name="hurry")
+                async with asyncio.TaskGroup() as stops:
+                    for instance in tuple(self.instances.values()):
+                        stops.create_task(self._stop_in_order(instance), name=f"stop-all:{instance.key}")
+                hastener.cancel()
+        finally:
+            self.log.close()
+            self._over.set()
+
+    async def _stop_in_order(self, instance: Instance) -> None:
+        for other in tuple(self.instances.values()):
+            if instance.spec.name in other.spec.after:
+                await other.until(lambda other=other: _is_down(other))  # type: ignore[misc]
+        if instance.state not in _AT_REST:
+            instance.post(Stop(instance.now(), "the daemon is stopping"))
+            await instance.until(lambda: _is_down(instance))
+
+    async def _hurry_when(self, hurry: asyncio.Event) -> None:
+        await hurry.wait()
+        for instance in tuple(self.instances.values()):
+            instance.hurry()
+
+    async def _tear_down(self) -> None:
+        """Nothing is left running, however `run` ended; after `stop_all` only abandoned ones are left."""
+        self.stage = Stage.STOPPING
+        self.log.close()
+        children = [child for one in self.instances.values() if (child := one.close()) is not None]
+        for child in children:
+            child.kill()
+        if children:
+            await asyncio.wait([asyncio.ensure_future(child.stop(LAST_LADDER)) for child in children], timeout=5.0)
+        for log in self._logs.values():
+            log.close()
+
+    # -- What instances need -----------------------------------------------------------------------------------------
+
+    def plan(self, spec: ServerSpec) -> LaunchPlan:
+        return self._warden.plan(spec, resolve_env(spec, self.registry), self.registry)
+
+    def log_of(self, server: str) -> StderrLog:
+        log = self._logs.get(server)
+        if log is None:
+            log = self._logs[server] = StderrLog(self.log_file(server), self.clock)
+        return log
+
+    def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        assert self._group is not None
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def turn_of(self, instance: Instance) -> None:
+        for name in instance.spec.after:
+            for other in self.instances_of(name):
+                await other.settled()
+
+    def changed(self, instance: Instance, change: Changed) -> None:
+        server = instance.spec.name
+        generation = instance.machine.generation
+        self.log.add(server, instance.key, generation, change.old.value, change.new.value, change.why)
+        getattr(_log, _LEVELS.get(change.new, "info"))(
+            "instance.changed",
+            instance=instance.key,
+            generation=generation,
+            old=change.old.value,
+            new=change.new.value,
+            why=change.why,
+        )
+        if (change.old, change.new) == (State.BACKOFF, State.STARTING) and self._alarm.restarted(instance.now()):
+            self.tell("", self._alarm.text)
+            _log.error("fleet.restarting_much", text=self._alarm.text)
+        if change.new in _AT_REST and not self._is_wanted(instance):
+            self._forget(instance)
+        self._announce(server)
+
+    # -- What is wanted ----------------------------------------------------------------------------------------------
+
+    def reconcile(self, orders: Orders = Orders()) -> None:  # noqa: B008 - frozen
+        """Begin whatever makes the servers as they are wanted; returns at once."""
+        observed = {key: Observed(one.spec.name, one.heading, one.spec) for key, one in self.instances.items()}
+        for action in reconcile(self.registry.servers, self._wishes, observed, orders):
+            match action:
+                case Create(key, spec):
+                    self.instances[key] = Instance(key, spec, self)
+                case Remove(key):
+                    self._remove(self.instances[key])
+                case Adopt(key, spec, restart):
+                    self._adopt(self.instances[key], spec, restart)
+                case Raise(key, asked):
+                    self._post(key, Start(self.clock.monotonic(), asked))
+                case Renew(key):
+                    self._post(key, Restart(self.clock.monotonic()))
+                case Lower(key, disabled):
+                    at = self.clock.monotonic()
+                    self._post(key, Disable(at) if disabled else Stop(at))
+
+    def _post(self, key: str, event: Start | Restart | Stop | Disable | Reset) -> None:
+        self.instances[key].post(event)
+
+    def _adopt(self, instance: Instance, spec: ServerSpec, restart: bool) -> None:
+        instance.adopt(spec)
+        if restart and instance.heading in LIVE | {State.BACKOFF}:
+            instance.post(Restart(instance.now(), "its entry in the registry changed"))
+
+    def _remove(self, instance: Instance) -> None:
+        if instance.state in _AT_REST:
+            self._forget(instance)
+        else:
+            instance.post(Stop(instance.now(), "removed from the registry"))
+
+    def _forget(self, instance: Instance) -> None:
+        del self.instances[instance.key]
+        server = instance.spec.name
+        if not any(True for _ in self.instances_of(server)) and (log := self._logs.pop(server, None)) is not None:
+            log.close()
+
+    def _is_wanted(self, instance: Instance) -> bool:
+        spec = self.registry.servers.get(instance.spec.name)
+        return spec is not None and instance.key in instance_keys(spec)
+
+    def _announce(self, server: str) -> None:
+        """Tell the relay what a call to this server can expect, while none of its instances is attached."""
+        instances = list(self.instances_of(server))
+        if any(one.heading in (State.READY, State.NOT_READY) for one in instances):
+            return
+        if any(map(_is_coming, instances)):
+            self.relay.coming(server)
+        elif instances:
+            self.relay.absent(server, why_absent(instances[0]))
+
+    # -- Told by the relay -------------------------------------------------------------------------------------------
+
+    def _list_changed(self, key: str, kind: str) -> None:
+        instance = self.instances.get(key)
+        if instance is not None and instance.incarnation is not None:
+            instance.incarnation.list_changed(kind)
+
+    def _server_said(self, key: str, frame: bytes) -> None:
+        instance = self.instances.get(key)
+        if instance is not None and instance.incarnation is not None:
+            instance.incarnation.server_said(frame)
+
+    def _is_interactive(self, server: str) -> None:
+        if self._store is not None:
+            self._store.set_mark(server, "interactive", "yes")
+        self.tell(server, "it asks its clients for things while several use it: it serves one session at a time now")
+
+    def _recall(self, servers: Iterable[str]) -> None:
+        """Tell the relay what earlier daemons found out about these servers."""
+        for name in servers:
+            if self._store is not None and "interactive" in self._store.marks(name):
+                self.relay.set_interactive(name)
+
+    def tell(self, server: str, text: str) -> None:
+        """An event that is no change of a state."""
+        self.log.add(server, reason=text)
+        _log.info("server.notice", server=server, text=text)
+
+    # -- What operators bring about ----------------------------------------------------------------------------------
+
+    def apply(self, new: Registry, replace: frozenset[str]) -> None:
+        """Make `new` the registry; `replace` names the servers whose changed entries need new processes.
+
+        Nothing is waited for in here: the new registry counts for all, or the old one did.
+        """
+        added = new.servers.keys() - self.registry.servers.keys()
+        self.registry = new
+        self.relay.set_servers(new)
+        self._recall(added)
+        self.reconcile(Orders(replace=replace))
+        for name in new.servers:
+            self._announce(name)
+
+    def wish(self, name: str, wish: Wish | None) -> None:
+        """Remember what an operator wants of a server, also for the next daemon; None: what the registry says."""
+        if wish is None:
+            self._wishes.pop(name, None)
+        else:
+            self._wishes[name] = wish
+        if self._store is not None:
+            self._store.set_desired(name, wish.value if wish is not None else None)
+
+    def instances_of(self, server: str) -> Iterator[Instance]:
+        """The instances of a server, also of one that is being removed."""
+        return (one for one in tuple(self.instances.values()) if one.spec.name == server)
+
+    def log_file(self, server: str) -> Path:
+        return self.registry.daemon.state_dir / "logs" / f"{server}.log"
+
+
+def _is_down(instance: Instance) -> bool:
+    """Nothing of it runs, or it was given up."""
+    return instance.state not in (HELD - {State.ABANDONED}) | {State.STARTING}
+
+
+def _is_coming(instance: Instance) -> bool:
+    match instance.machine.phase:
+        case Waiting(since=since, until=until):
+            return until - since <= BRIEF
+        case Stopping(goal=goal) | Ended(goal=goal):
+            return goal in (Goal.POLICY, Goal.START)
+        case phase:
+            return phase.state not in SETTLED
+
+
+def why_absent(instance: Instance) -> str:
+    """What callers are told of a server that is down."""
+    error = status.last_error(instance)
+    match State.ABANDONED if instance.state is State.ABANDONED else instance.heading:
+        case State.DISABLED:
+            return "it is disabled in the registry"
+        case State.BACKOFF:
+            return f"it keeps failing and will be tried again later ({error})"
+        case State.FAILED:
+            return f"it failed ({error})"
+        case State.ABANDONED:
+            return f"it could not be ended ({error})"
+        case _:
+            return "it is stopped"
