@@ -156,7 +156,9 @@ def _unsandboxed(
     cwd = str(spec.cwd)
     user = premises.user if premises is not None else None
     limits = premises.limits if premises is not None else NO_LIMITS
-    variables = environment(spec, env, base)
+    # a uid of its own is in no passwd: programs that want a name for it look at these first (as with DynamicUser=)
+    named = base if user is None else {**base, "USER": USER, "LOGNAME": USER}
+    variables = environment(spec, env, named)
     wrapper: tuple[str, ...] = ()
     if facts.bwrap is not None and user is not None and premises is not None:
         if facts.setpriv is None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mcpd.config.profiles import effective
 from mcpd.config.registry import SandboxSpec, Script, ServerSpec
 from mcpd.errors import SpawnError
-from mcpd.sandbox.policy import COOKIE, DEFAULT_PATH, SandboxFacts, command, plan
+from mcpd.sandbox.policy import COOKIE, DEFAULT_PATH, Identity, Premises, SandboxFacts, command, plan
 
 CAPABLE = SandboxFacts("/usr/bin/bwrap", "0.8.0", "")
 BARE = SandboxFacts(None, "", "bubblewrap is not installed")
@@ -67,6 +69,16 @@ def test_environment_is_only_what_is_named() -> None:
         "TZ": "UTC",
         COOKIE: "c",
     }
+
+
+def test_uid_of_its_own_has_a_name() -> None:
+    rules = effective(SandboxSpec(profile="unsandboxed"), {})
+    somebody = Premises(rules=rules, user=Identity(61184, 61184))
+    base = {"USER": "root", "LOGNAME": "root"}
+
+    made = plan(spec(), {}, replace(CAPABLE, setpriv="/bin/setpriv"), base=base, cookie="c", premises=somebody)
+
+    assert (made.env["USER"], made.env["LOGNAME"]) == ("mcp", "mcp")
 
 
 def test_cookie_cannot_be_overridden() -> None:
