@@ -117,7 +117,7 @@ class ProfileSpec(_Grants):
 class SandboxSpec(_Grants):
     """[servers.NAME.sandbox]: a profile, and what this server needs beside it."""
 
-    profile: str = "unsandboxed"
+    profile: str = "strict"
 
 
 class LimitsSpec(Table):
@@ -250,7 +250,8 @@ class ViewSpec(Table):
 class Registry(Table):
     """Everything that the operator wrote, checked. Two registries are equal if they want the same.
 
-    `warnings` are for people and do not count in comparisons; servers, views and profiles keep the order of the files.
+    `warnings` are for people, and `missing` are those of them that would be problems but for `tolerate_missing` (see
+    `load`); neither counts in comparisons. Servers, views and profiles keep the order of the files.
     """
 
     path: Path
@@ -261,3 +262,4 @@ class Registry(Table):
     views: Mapping[str, ViewSpec] = Field(default_factory=dict)
     servers: Mapping[str, ServerSpec] = Field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
+    missing: tuple[Problem, ...] = ()

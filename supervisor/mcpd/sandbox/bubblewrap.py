@@ -91,7 +91,7 @@ def pid_namespace_for_user(
         places[home] = "1777"
     for place in sorted(places):
         words += ["--perms", places[place], "--size", str(64 * 2**20), "--tmpfs", place]
-    words += _binds(binds, places)
+    words += _binds(binds, {"/", *places})
     return (*words, "--chdir", cwd)
 
 
@@ -108,9 +108,10 @@ def contained(bwrap: str, box: Box) -> tuple[str, ...]:
         words += _capabilities()
     words += ["--die-with-parent", "--new-session", "--hostname", HOST_NAME]
     words += _system(box)
-    words += _binds(box.binds, {"/tmp": "", HOME: "", "/run": ""})  # noqa: S108 - the private one
+    there = {"/", "/usr", "/etc", "/home", "/tmp", HOME, "/run"}  # noqa: S108 - the private one
+    words += _binds(box.binds, there)
     for path, target in box.links:
-        words += ["--symlink", target, path]
+        words += [*_ways(path, there), "--symlink", target, path]
     for path, fd in box.files.items():
         words += ["--perms", "0444", "--ro-bind-data", str(fd), path]
     words += ["--remount-ro", "/run", "--remount-ro", "/dev", "--remount-ro", "/"]
@@ -132,6 +133,7 @@ def _system(box: Box) -> list[str]:
         words += ["--ro-bind", directory, directory]
     for path, target in box.host.links:
         words += ["--symlink", target, path]
+    words += ["--perms", "0755", "--dir", "/etc"]  # else bubblewrap makes it, for itself alone
     for path in box.host.settings:
         words += ["--ro-bind-try", path, path]
     words += ["--proc", "/proc", "--dev", "/dev"]
@@ -147,19 +149,25 @@ def _system(box: Box) -> list[str]:
     return [*words, "--perms", "0755", "--dir", HOME, "--bind", box.home.source, HOME]
 
 
-def _binds(binds: Iterable[Bind], made: Iterable[str]) -> list[str]:
+def _binds(binds: Iterable[Bind], there: set[str]) -> list[str]:
     """Binds, the outer before the inner; the directories on the way to each can be passed by anybody."""
     words: list[str] = []
-    there = {"/", "/usr", "/etc", "/home", *made}
     bound: list[str] = ["/usr"]
     for bind in sorted(binds, key=lambda one: (one.target.count("/"), one.target, one.writable)):
         if not any(_within(bind.target, place) for place in bound):
-            for parent in _parents(bind.target):
-                if parent not in there:
-                    words += ["--perms", "0755", "--dir", parent]
-                    there.add(parent)
+            words += _ways(bind.target, there)
         words += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.target]
         bound.append(bind.target)
+    return words
+
+
+def _ways(path: str, there: set[str]) -> list[str]:
+    """Makes the directories above `path` that are not `there` yet."""
+    words: list[str] = []
+    for parent in _parents(path):
+        if parent not in there:
+            words += ["--perms", "0755", "--dir", parent]
+            there.add(parent)
     return words
 
 

@@ -181,6 +181,7 @@ class Survey:
                 words = words[1:]
         if os.path.basename(script) in ("npx", "npm"):
             self.tree(f"{self._cwd}/node_modules")
+            self._paths.update(dict.fromkeys(glob.glob(f"{glob.escape(self._cwd)}/package.json")))
         if words:
             self.program(words[0], [*words[1:], script, *arguments], depth + 1)
 

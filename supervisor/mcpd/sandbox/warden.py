@@ -203,11 +203,14 @@ def relay_command() -> tuple[str, ...]:
 
 
 def _visible(cwd: str, ground: Ground, rules: Rules) -> str | None:
-    """`cwd`, if there is such a directory inside."""
+    """`cwd`, if there is such a directory inside: granted, or on the way to something that is."""
     real = os.path.realpath(cwd)
+    granted = (*ground.paths, *rules.read, *rules.write)
     if real == "/" or ground.covers(cwd):
-        return cwd if real == os.path.normpath(cwd) else real
-    return real if any(grants.is_within(real, path) for path in (*rules.read, *rules.write)) else None
+        return real
+    if any(grants.is_within(real, path) or grants.is_within(path, real) for path in granted):
+        return real
+    return None
 
 
 def _is_private(real: str, guarded: grants.Protected) -> bool:
