@@ -54,7 +54,6 @@ NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
     ("servers", "*", "activation"): NotYet("starting at the first use", 'use "eager"', _only("eager")),
     ("servers", "*", "sharing"): NotYet("a child for each session", 'use "shared"', _only("shared")),
     ("servers", "*", "instances"): NotYet("a pool of instances", "use 1", _only(1)),
-    ("servers", "*", "era"): NotYet("the per-request era", 'use "auto"', _only("auto", "handshake")),
 }
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from mcpd.errors import CallTimeout, Overloaded, ServerFault
 from mcpd.wire import methods
+from mcpd.wire.eras import PER_REQUEST_REVISIONS
 from mcpd.wire.jsonrpc import ABSENT, Bytes, Message, dump, notification, request, value_of
+from mcpd.wire.meta import with_client
 
 MAX_PENDING = 64
 _NEVER_CANCELLED = frozenset({methods.INITIALIZE, methods.PING})  # the first must not be (2025-11-25, cancellation)
@@ -19,6 +21,7 @@ class ErrorAnswer(ServerFault):
 
     def __init__(self, method: str, code: int, text: str) -> None:
         super().__init__(f"{method} was answered with error {code}: {text}")
+        self.method = method
         self.code = code
 
 
@@ -27,6 +30,8 @@ class OwnCalls:
 
     def __init__(self, offer: Callable[[bytes], bool]) -> None:
         self.offer = offer
+        self.client: bytes | None = None
+        """What requests say of mcpd, raw JSON, where the server wants that of each of them (2026-07-28, basic)."""
         self._numbers = itertools.count(1)
         self._pending: dict[bytes, asyncio.Future[Message]] = {}
         self._closed: str | None = None
@@ -38,6 +43,8 @@ class OwnCalls:
         if len(self._pending) >= MAX_PENDING:
             raise Overloaded(f"{MAX_PENDING} own requests wait for an answer")
         id = dump(f"mcpd-{next(self._numbers)}")
+        if self.client is not None:
+            params = with_client(bytes(params), b"{}", self.client, PER_REQUEST_REVISIONS[-1], None)
         if not self.offer(request(id, method, params)):
             raise Overloaded("the server does not read its messages fast enough")
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()

@@ -19,6 +19,7 @@ from mcpd.clock import Clock
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.config.secrets import resolve_env
 from mcpd.fleet import operators, status
+from mcpd.fleet.era import EraMemory
 from mcpd.fleet.eventlog import EventLog
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
@@ -94,6 +95,7 @@ class Engine:
         self.slots = asyncio.Semaphore(registry.daemon.max_concurrent_starts)
         self.log = EventLog(clock, store)
         self._store = store
+        self.eras = EraMemory(store)
         self._sandbox = sandbox
         self._environ = dict(os.environ if environ is None else environ)
         cookie = cookie_for(registry.daemon.runtime_dir)

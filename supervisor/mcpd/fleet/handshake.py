@@ -1,6 +1,7 @@
-"""The first conversation with a new process: `initialize`, then all pages of the lists that it says it has.
+"""The first conversation with a new process: `initialize` or `server/discover`, then all pages of the lists that it
+says it has.
 
-Sources: 2025-11-25 basic/lifecycle and server/utilities/pagination.
+Sources: 2025-11-25 basic/lifecycle and server/utilities/pagination; 2026-07-28 server/discover.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any, Final
 from mcpd.errors import ServerFault
 from mcpd.fleet.calls import ErrorAnswer, OwnCalls
 from mcpd.routing.info import LIST_KINDS, ListKind, Lists, ServerInfo
-from mcpd.wire import eras, jsonrpc, methods
+from mcpd.wire import eras, jsonrpc, meta, methods
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message, WireError
 
 MAX_PAGES: Final = 1000
@@ -69,6 +71,43 @@ async def shake_hands(calls: OwnCalls, version: str, with_roots: bool, note: Cal
     )
 
 
+async def discover(calls: OwnCalls, version: str, note: Callable[[str], None]) -> ServerInfo:
+    """Ask a server of the per-request era what it is, and learn its lists; every own request from now on says who asks.
+
+    Raises ServerFault if it cannot be used.
+    """
+    calls.client = jsonrpc.dump(_client(version))
+    result = await calls.request(methods.DISCOVER)
+    try:
+        found = jsonrpc.members(result)
+        revisions = [jsonrpc.text(one) for one in jsonrpc.array_items(found["supportedVersions"])]
+        capabilities = {name: bytes(raw) for name, raw in jsonrpc.members(found["capabilities"]).items()}
+        instructions = jsonrpc.text(found["instructions"]) if "instructions" in found else None
+        about = jsonrpc.members(found["_meta"]) if "_meta" in found else {}
+    except KeyError as missing:
+        raise ServerFault(f"its answer to server/discover has no {missing}") from None
+    except WireError as problem:
+        raise ServerFault(f"its answer to server/discover makes no sense: {problem}") from None
+    common = [revision for revision in eras.PER_REQUEST_REVISIONS if revision in revisions]
+    if not common:
+        known, told = ", ".join(eras.PER_REQUEST_REVISIONS), ", ".join(revisions) or "none"
+        raise ServerFault(f"it serves the revisions {told}; mcpd speaks {known} without a handshake")
+    kinds = [kind for kind in LIST_KINDS if _CAPABILITIES[kind] in capabilities]
+    return ServerInfo(
+        protocol_version=common[-1],
+        result=result,
+        capabilities=capabilities,
+        server_info=bytes(about.get(meta.SERVER_INFO, b"{}")),
+        instructions=instructions,
+        lists=await fetch_lists(calls, kinds, Lists(), note),
+        era=Era.PER_REQUEST,
+    )
+
+
+def _client(version: str) -> dict[str, str]:
+    return {"name": "mcpd", "version": version}
+
+
 def _initialize_params(version: str, with_roots: bool) -> dict[str, Any]:
     capabilities: dict[str, Any] = {"sampling": {}, "elicitation": {"form": {}, "url": {}}}
     if with_roots:
@@ -76,7 +115,7 @@ def _initialize_params(version: str, with_roots: bool) -> dict[str, Any]:
     return {
         "protocolVersion": eras.LATEST_HANDSHAKE,
         "capabilities": capabilities,
-        "clientInfo": {"name": "mcpd", "version": version},
+        "clientInfo": _client(version),
     }
 
 

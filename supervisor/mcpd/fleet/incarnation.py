@@ -19,16 +19,18 @@ from mcpd.clock import Clock
 from mcpd.config.registry import ServerSpec
 from mcpd.errors import CallTimeout, Overloaded, ServerFault
 from mcpd.fleet import probes
-from mcpd.fleet.calls import OwnCalls
-from mcpd.fleet.handshake import Lobby, fetch_lists, shake_hands
+from mcpd.fleet.calls import ErrorAnswer, OwnCalls
+from mcpd.fleet.era import EraChoice
+from mcpd.fleet.handshake import Lobby, discover, fetch_lists, shake_hands
 from mcpd.fleet.link import InstanceLink
 from mcpd.fleet.relay import Relay
-from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Readied, Result, Unready
+from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Readied, Result, Unready, WrongEra
 from mcpd.lifecycle.health import NOISE_WINDOW, Evidence, Life, Liveness, NoiseMeter, Readiness
 from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
 from mcpd.process.stderr import StderrLog
 from mcpd.routing.info import ListKind, ServerInfo
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message
 
 BROKEN_GRACE = 0.1
@@ -80,6 +82,7 @@ class Incarnation:
         clock: Clock,
         log: StderrLog,
         isolation: str,
+        era: EraChoice,
         post: Callable[[Event], None],
         tasks: Tasks,
     ) -> None:
@@ -87,6 +90,8 @@ class Incarnation:
         self.spec = spec
         self.generation = generation
         self.isolation = isolation
+        self.era = era.asked
+        self._era = era
         self.info: ServerInfo | None = None
         self.meter = NoiseMeter()
         self.life = Life.ALIVE
@@ -250,12 +255,22 @@ class Incarnation:
         timeout = self.spec.start_timeout
         try:
             async with asyncio.timeout(timeout):
-                self.info = await shake_hands(self._calls, version, bool(self.spec.roots), self._log.note)
+                if self.era is Era.PER_REQUEST:
+                    self.info = await discover(self._calls, version, self._log.note)
+                else:
+                    self.info = await shake_hands(self._calls, version, bool(self.spec.roots), self._log.note)
         except TimeoutError:
             self._condemn(Result.TIMEOUT, f"not initialised within start_timeout ({timeout:g} s)")
+        except ErrorAnswer as refused:
+            if self._era.is_refused(self.era, refused):
+                why = f"it is asked again in the {self._era.asked} era: {refused}"
+                self._post(WrongEra(self._clock.monotonic(), why))
+            else:
+                self._condemn(Result.PROTOCOL, self._era.blame(refused))
         except (ServerFault, Overloaded) as problem:
             self._condemn(Result.PROTOCOL, str(problem))
         else:
+            self._era.agreed(self.era)
             self._post(Initialized(self._clock.monotonic()))
 
     def _condemn(self, result: Result, message: str) -> None:

@@ -19,6 +19,7 @@ import structlog
 from mcpd.clock import Clock
 from mcpd.config.registry import ServerSpec
 from mcpd.errors import ConfigError, SpawnError
+from mcpd.fleet.era import EraChoice, EraMemory
 from mcpd.fleet.incarnation import Incarnation
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.backoff import BackoffPolicy
@@ -65,6 +66,7 @@ class Surroundings(Protocol):
     clock: Clock
     slots: asyncio.Semaphore
     version: str
+    eras: EraMemory
 
     def plan(self, spec: ServerSpec) -> LaunchPlan:
         """How to start it now; raises SpawnError or ConfigError."""
@@ -99,6 +101,7 @@ class Instance:
         self.machine = Lifecycle(spec.restart, backoff_policy(spec), around.clock.monotonic())
         self.since = around.clock.wall()
         self.incarnation: Incarnation | None = None
+        self._era = EraChoice(key, spec, around.eras)
         self.exits: deque[PastExit] = deque(maxlen=EXITS_KEPT)
         self._around = around
         self._inbox: deque[Event] = deque()
@@ -151,6 +154,7 @@ class Instance:
     def adopt(self, spec: ServerSpec) -> None:
         """Its entry is another; what the running process was given stays until it is started again."""
         self.spec = spec
+        self._era.adopt(spec)
         self.machine.adopt(spec.restart, backoff_policy(spec))
         if self.incarnation is not None:
             self.incarnation.adopt(spec)
@@ -272,6 +276,7 @@ class Instance:
                 clock=around.clock,
                 log=around.log_of(self.spec.name),
                 isolation=plan.isolation,
+                era=self._era,
                 post=self.post,
                 tasks=around.start_task,
             )

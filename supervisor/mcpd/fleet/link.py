@@ -14,7 +14,8 @@ class InstanceLink:
     """A READY instance as the relay sees it.
 
     `offer` writes one frame (False: its queue is full, or its stdin is gone). `own_answer` gets answers to the
-    instance's own calls, those whose id is a JSON string; `noise` gets frames that are no JSON-RPC.
+    instance's own calls, those whose id is a JSON string; `noise` gets frames that are no JSON-RPC. `party`: whom it
+    was started for, where the server is not shared (`Relay.on_claim`).
     """
 
     key: str
@@ -24,3 +25,4 @@ class InstanceLink:
     own_answer: Callable[[Message], None]
     noise: Callable[[bytes], None]
     info: ServerInfo
+    party: str | None = None

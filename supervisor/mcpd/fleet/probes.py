@@ -16,24 +16,25 @@ Ended = Callable[[float, bool], None]
 
 
 async def probe_for_ever(spec: ProbeSpec, calls: OwnCalls, clock: Clock, ended: Ended) -> None:
-    """One ping each `spec.period`; ends by cancellation, or when the process is gone."""
+    """One probe each `spec.period`; ends by cancellation, or when the process is gone."""
     await asyncio.sleep(spec.initial_delay)
     wait = spec.period
     while True:
         await asyncio.sleep(wait)
         asked_at = clock.monotonic()
         try:
-            answered = await _ping(calls, spec.timeout)
+            answered = await _probe(calls, spec.timeout)
         except ServerFault:  # it is gone: the news of that travels by another way
             return
         ended(asked_at, answered)
         wait = max(0.0, spec.period - (clock.monotonic() - asked_at))
 
 
-async def _ping(calls: OwnCalls, timeout: float) -> bool:
-    """Any answer counts, an error too (2025-11-25, basic/utilities/ping)."""
+async def _probe(calls: OwnCalls, timeout: float) -> bool:
+    """A ping, or what takes its place without a handshake. Any answer counts, an error too (2025-11-25,
+    basic/utilities/ping)."""
     try:
-        await calls.request(methods.PING, timeout=timeout)
+        await calls.request(methods.PING if calls.client is None else methods.DISCOVER, timeout=timeout)
     except ErrorAnswer:
         return True
     except (CallTimeout, Overloaded):

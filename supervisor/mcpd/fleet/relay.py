@@ -17,8 +17,21 @@ from mcpd.config.registry import Registry
 from mcpd.errors import CallTimeout, NotFound, Overloaded, ServerFault
 from mcpd.fleet.link import InstanceLink
 from mcpd.routing.correlation import Call, Phase, Upstream
-from mcpd.routing.effects import Deliver, Effect, End, MarkInteractive, Notice, ServerLog, Stale, Timer, WriteLine
-from mcpd.routing.info import Lists
+from mcpd.routing.effects import (
+    Claim,
+    Deliver,
+    Effect,
+    End,
+    MarkInteractive,
+    Notice,
+    Release,
+    ServerLog,
+    Stale,
+    Timer,
+    Wake,
+    WriteLine,
+)
+from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.router import Router
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import Counters
@@ -44,6 +57,9 @@ class Relay:
         self.on_catalogue_stale: Callable[[str, str], None] | None = None
         self.on_interactive: Callable[[str], None] | None = None
         self.on_notice: Callable[[str, str], None] | None = None
+        self.on_wake: Callable[[str], None] | None = None
+        self.on_claim: Callable[[str, str, bytes], None] | None = None
+        self.on_release: Callable[[str, str], None] | None = None
         self.on_server_log: Callable[[str, bytes], None] | None = None
         self.set_servers(registry)
 
@@ -110,7 +126,7 @@ class Relay:
         """An instance is READY. Returns what takes each of its frames from now on."""
         self._links[link.key] = link
         at = self._clock.monotonic()
-        effects = self._router.attach(link.key, link.server, link.generation, link.info, at)
+        effects = self._router.attach(link.key, link.server, link.generation, link.info, at, link.party)
         upstream = self._state.upstreams[link.key]
         self._execute(effects)
         return self._receiver(link, upstream)
@@ -135,6 +151,23 @@ class Relay:
     def absent(self, server: str, reason: str) -> None:
         """A server is down: calls fail at once, for this reason."""
         self._execute(self._router.absent(server, reason, self._clock.monotonic()))
+
+    def idle(self, server: str, info: ServerInfo | None) -> None:
+        """A lazy server is not running; `info` is what is remembered of it. `on_wake` is called by the first use."""
+        self._execute(self._router.idle(server, info, self._clock.monotonic()))
+
+    def claimable(self, server: str, info: ServerInfo) -> None:
+        """A server with `sharing = "session"` can be used. `on_claim(server, party, capabilities)` asks for an instance
+        initialised with these capabilities, to be attached with that party; `on_release` gives it back."""
+        self._execute(self._router.claimable(server, info, self._clock.monotonic()))
+
+    def unclaimed(self, server: str, party: str, reason: str) -> None:
+        """A claimed instance could not be started: the party's waiting calls fail."""
+        self._execute(self._router.unclaimed(server, party, reason))
+
+    def in_use(self, server: str) -> bool:
+        """Whether anybody has a call on a server, waits for it, or is subscribed to something of it."""
+        return self._router.in_use(server)
 
     def catalogue(self, key: str, lists: Lists) -> None:
         """An instance's lists, fetched anew."""
@@ -279,6 +312,15 @@ class Relay:
                     self.on_server_log(instance, frame)
             case Timer(seconds, call):
                 asyncio.get_running_loop().call_later(seconds, self._timer, call)
+            case Wake(server):
+                if self.on_wake is not None:
+                    self.on_wake(server)
+            case Claim(server, party, capabilities):
+                if self.on_claim is not None:
+                    self.on_claim(server, party, capabilities)
+            case Release(server, party):
+                if self.on_release is not None:
+                    self.on_release(server, party)
             case Notice(server, text):
                 if self.on_notice is not None:
                     self.on_notice(server, text)

@@ -106,6 +106,14 @@ class Condemned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WrongEra(Event):
+    """It runs, but refuses the era in which it was spoken to: another process is to be asked in the other one. No
+    failure, so it counts toward no limit."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exited(Event):
     """Its process has ended and was reaped; `status` is how, for people ("exit code 3")."""
 

@@ -44,6 +44,7 @@ from mcpd.lifecycle.events import (
     Stop,
     TimerFired,
     Unready,
+    WrongEra,
 )
 from mcpd.lifecycle.phases import (
     Abandoned,
@@ -168,6 +169,8 @@ class Lifecycle:
             case Condemned() if phase.state in LIVE:
                 cause = Exit(event.result, event.message)
                 return Stopping(event.at, Goal.POLICY, cause), [Detach(str(cause)), End(drain=False)], str(cause)
+            case WrongEra() if isinstance(phase, Initializing):
+                return Stopping(event.at, Goal.START), [Detach(event.why), End(drain=False)], event.why
             case Exited() if not isinstance(phase, Abandoned):
                 return self._exited(event)
             case Outlived():

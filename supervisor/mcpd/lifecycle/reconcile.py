@@ -92,13 +92,20 @@ class Lower:
 
 Action: TypeAlias = Create | Remove | Adopt | Raise | Renew | Lower
 
+SECOND_ERA = "@per-request"
 _NO_ORDERS = Orders()
 _DOWN = frozenset({State.STOPPED, State.DISABLED})
 
 
 def instance_keys(spec: ServerSpec) -> tuple[str, ...]:
-    """The names of a server's instances: `time`, `time@2`, ..."""
-    return (spec.name, *(f"{spec.name}@{number}" for number in range(2, spec.instances + 1)))
+    """The names of a server's instances: `time`, `time@2`, ...; with one for the other era, if it is to have both."""
+    second = (f"{spec.name}{SECOND_ERA}",) if spec.era == "both" else ()
+    return (spec.name, *(f"{spec.name}@{number}" for number in range(2, spec.instances + 1)), *second)
+
+
+def is_second_era(key: str) -> bool:
+    """Whether an instance is the one that speaks the per-request era, of a server with an instance for each era."""
+    return key.endswith(SECOND_ERA)
 
 
 def reconcile(

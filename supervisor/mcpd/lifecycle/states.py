@@ -29,6 +29,7 @@ from mcpd.lifecycle.events import (
     Stop,
     TimerFired,
     Unready,
+    WrongEra,
 )
 
 
@@ -132,6 +133,7 @@ TRANSITIONS: Mapping[tuple[State, type[Event]], frozenset[State]] = {
     (_S.INITIALIZING, Initialized): _to(_S.READY),
     (_S.INITIALIZING, Exited): _to(_S.EXITED),
     (_S.INITIALIZING, Condemned): _to(_S.STOPPING),
+    (_S.INITIALIZING, WrongEra): _to(_S.STOPPING),
     (_S.INITIALIZING, Start): _to(_S.INITIALIZING),
     (_S.INITIALIZING, Restart): _to(_S.STOPPING),
     (_S.INITIALIZING, Stop): _to(_S.STOPPING),
@@ -162,6 +164,7 @@ TRANSITIONS: Mapping[tuple[State, type[Event]], frozenset[State]] = {
     (_S.STOPPING, Exited): _to(_S.EXITED),
     (_S.STOPPING, Outlived): _to(_S.ABANDONED),
     (_S.STOPPING, Condemned): _to(_S.STOPPING),
+    (_S.STOPPING, WrongEra): _to(_S.STOPPING),
     (_S.STOPPING, Start): _to(_S.STOPPING),
     (_S.STOPPING, Restart): _to(_S.STOPPING),
     (_S.STOPPING, Stop): _to(_S.STOPPING),
@@ -171,6 +174,7 @@ TRANSITIONS: Mapping[tuple[State, type[Event]], frozenset[State]] = {
     (_S.EXITED, Gone): _AFTERMATH,
     (_S.EXITED, Outlived): _to(_S.ABANDONED),
     (_S.EXITED, Condemned): _to(_S.EXITED),
+    (_S.EXITED, WrongEra): _to(_S.EXITED),
     (_S.EXITED, Start): _to(_S.EXITED),
     (_S.EXITED, Restart): _to(_S.EXITED),
     (_S.EXITED, Stop): _to(_S.EXITED),
@@ -182,6 +186,7 @@ TRANSITIONS: Mapping[tuple[State, type[Event]], frozenset[State]] = {
     (_S.ABANDONED, Gone): _AFTERMATH,
     (_S.ABANDONED, Outlived): _to(_S.ABANDONED),
     (_S.ABANDONED, Condemned): _to(_S.ABANDONED),
+    (_S.ABANDONED, WrongEra): _to(_S.ABANDONED),
     (_S.ABANDONED, Start): _to(_S.ABANDONED),
     (_S.ABANDONED, Restart): _to(_S.ABANDONED),
     (_S.ABANDONED, Stop): _to(_S.ABANDONED),

@@ -290,7 +290,6 @@ BAD = {
         activation = "lazy"          #! servers.a.activation: not supported yet
         sharing = "session"          #! servers.a.sharing: not supported yet
         instances = 2                #! servers.a.instances: not supported yet
-        era = "both"                 #! servers.a.era: not supported yet
         """,
     "sandbox": """
         [sandbox]
