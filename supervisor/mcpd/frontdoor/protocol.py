@@ -105,6 +105,19 @@ class _Turn:
 class Connection(HttpToolsProtocol):
     """One client's connection. `peers` are the uids that may connect by unix socket, None: everybody."""
 
+    # in slots: with more than 30 entries an instance's dictionary cannot share its keys with the others (1.5 KiB)
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_direct_path",
+        "_exchange",
+        "_head_bytes",
+        "_in_head",
+        "_incomplete_since",
+        "_turn",
+        "_upgraded",
+        "extensions",
+    )
     peers: Collection[int] | None = None
     direct: DirectApp | None = None
     server_state: State
@@ -209,6 +222,13 @@ class Connection(HttpToolsProtocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         self._serve(path, body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        cycle = self.cycle
+        if cycle is not None and cycle.response_complete and (cycle is self._turn or not cycle.more_body):  # type: ignore[comparison-overlap]
+            # a connection that waits for its next request need not hold the last one
+            self.cycle = self.scope = self.headers = self._upgraded = None  # type: ignore[assignment]
 
     # answering
 
