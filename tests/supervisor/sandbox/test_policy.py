@@ -76,7 +76,8 @@ def test_uid_of_its_own_has_a_name() -> None:
     somebody = Premises(rules=rules, user=Identity(61184, 61184))
     base = {"USER": "root", "LOGNAME": "root"}
 
-    made = plan(spec(), {}, replace(CAPABLE, setpriv="/bin/setpriv"), base=base, cookie="c", premises=somebody)
+    bare = spec(sandbox=SandboxSpec(profile="unsandboxed"))
+    made = plan(bare, {}, replace(CAPABLE, setpriv="/bin/setpriv"), base=base, cookie="c", premises=somebody)
 
     assert (made.env["USER"], made.env["LOGNAME"]) == ("mcp", "mcp")
 
