@@ -115,7 +115,7 @@ class Daemon:
             "HOME": str(self.home),
             "MCPD_CONFIG": str(self.registry),
             "LANG": "C.UTF-8",
-            **{key: value for key, value in os.environ.items() if key.startswith("COVERAGE")},
+            **{key: value for key, value in os.environ.items() if key.startswith(("COVERAGE", "PYTHONPATH"))},
         }
 
     def write(self, servers: str) -> None:

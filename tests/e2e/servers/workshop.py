@@ -9,7 +9,8 @@ from fastmcp import Context, FastMCP
 
 mcp = FastMCP("workshop")
 gates: dict[str, asyncio.Event] = {}
-ended: dict[str, str] = {}
+ends: dict[str, asyncio.Future[str]] = {}
+PATIENCE = 20.0
 GRANDCHILD = "import signal\nsignal.pause()"
 
 
@@ -31,16 +32,17 @@ async def steps(tag: str, count: int, ctx: Context) -> str:
 @mcp.tool()
 async def hold(key: str, ctx: Context) -> str:
     """Say so by progress, then wait until `release` or the client ends it."""
-    gate = gates.setdefault(key, asyncio.Event())
+    gates[key] = asyncio.Event()
+    ends[key] = asyncio.get_running_loop().create_future()
     try:
         await ctx.report_progress(1, 2, "held")
-        await gate.wait()
+        await gates[key].wait()
     except asyncio.CancelledError:
-        ended[key] = "cancelled"
+        ends[key].set_result("cancelled")
         raise
     finally:
-        gates.pop(key, None)
-    ended[key] = "released"
+        del gates[key]
+    ends[key].set_result("released")
     return key
 
 
@@ -55,8 +57,9 @@ async def release(key: str) -> bool:
 
 @mcp.tool()
 async def how_ended(key: str) -> str:
-    """How a held call ended, or "held", or "unknown"."""
-    return "held" if key in gates else ended.get(key, "unknown")
+    """How a held call ended, when it has ended."""
+    async with asyncio.timeout(PATIENCE):
+        return await asyncio.shield(ends[key])
 
 
 @mcp.tool()
