@@ -129,6 +129,30 @@ def test_prints_from_first_to_last_line_never_reach_the_protocol(tmp_path: Path)
         assert f"{word}\n" in errors
 
 
+def test_bytes_written_while_it_serves_do_not_reach_the_protocol_either(tmp_path: Path) -> None:
+    script = write(
+        tmp_path,
+        """
+        import sys
+        from fastmcp import FastMCP
+        mcp = FastMCP("Bytes")
+
+        @mcp.tool()
+        def fn() -> str:
+            sys.stdout.buffer.write(b"stray bytes\\n")
+            sys.stdout.buffer.flush()
+            return "x"
+        """,
+    )
+    with raw_server(LAUNCHER, str(script)) as server:
+        server.initialize()
+        assert text_of(server.call("fn")) == "x"
+        code, output, errors = server.finish()
+
+    assert (code, output) == (0, b"")
+    assert "stray bytes\n" in errors
+
+
 def test_sdk_server_is_served_too(tmp_path: Path) -> None:
     script = write(
         tmp_path,

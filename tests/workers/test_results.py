@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from mcpworker import Audio, File, Image
 from mcpworker.components.tools import Tool
+from mcpworker.errors import ToolError
 from mcpworker.results import json_text, to_content
 
 
@@ -193,6 +194,32 @@ async def test_number_that_json_lacks_is_an_error() -> None:
 
     text = result.content[0].text  # type: ignore[union-attr]
     assert text == "Error executing tool fn: the result is nan, which JSON has no number for"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("annotation", "value", "structured"),
+    [
+        (str, "a\udcff", {"result": "a\ufffd"}),
+        (list[str], ["ü", "\ud83d"], {"result": ["ü", "\ufffd"]}),
+        (dict[str, str], {"x": "\udcff"}, {"x": "\ufffd"}),
+    ],
+)
+async def test_text_that_utf8_cannot_carry_is_mended(annotation: Any, value: Any, structured: Any) -> None:
+    result = await tool_returning(annotation, value).run({})
+
+    assert result.structured_content == structured  # type: ignore[union-attr]
+    result.model_dump_json()
+
+
+@pytest.mark.anyio
+async def test_text_of_an_exception_is_mended_too() -> None:
+    def fn() -> None:
+        raise ToolError("no file \udcff")
+
+    result = await Tool.from_function(fn).run({})
+
+    assert result.content[0].text == "Error executing tool fn: no file \ufffd"  # type: ignore[union-attr]
 
 
 @pytest.mark.anyio

@@ -261,6 +261,26 @@ async def test_word_while_the_call_is_parked_is_dropped(server: FastMCP[Any]) ->
     assert text_of(last) == "accept"
 
 
+async def test_call_that_ends_by_itself_while_it_is_parked_is_answered_in_the_next_round(server: FastMCP[Any]) -> None:
+    ended = anyio.Event()
+
+    @server.tool()
+    async def impatient(ctx: Context) -> str:
+        with anyio.move_on_after(0.01):
+            await ctx.elicit("?", Answer)
+        ended.set()
+        return "went on without"
+
+    async with manual(server) as client:
+        first = await first_round(client, "impatient")
+        with anyio.fail_after(5):
+            await ended.wait()
+            last = await one_round(client, "impatient", {}, first.request_state, q1="Ada")
+
+    assert isinstance(last, types.CallToolResult)
+    assert text_of(last) == "went on without"
+
+
 async def test_function_that_keeps_its_own_state_is_called_again() -> None:
     server = FastMCP("Own")
 

@@ -139,6 +139,16 @@ def test_what_is_no_message_is_passed_over() -> None:
     assert answer["result"]["structuredContent"] == {"result": "still here"}
 
 
+def test_half_an_emoji_is_no_reason_to_lose_a_call() -> None:
+    call = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"a\\ud83d!"}}}\n'
+    with raw_server(SCRIPTS / "features.py") as server:
+        server.initialize()
+        server.send(call)
+        answer = server.answer(1)
+
+    assert answer["result"]["structuredContent"] == {"result": "a\ufffd!"}
+
+
 def test_client_that_reads_late_gets_every_answer_whole() -> None:
     count, size = 40, 100_000
     with raw_server(SCRIPTS / "features.py") as server:
