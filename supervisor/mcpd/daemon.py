@@ -46,10 +46,18 @@ DRAIN_LIMIT = 60.0  # seconds after which a shutdown gives up waiting for anythi
 log = structlog.get_logger("mcpd")
 
 
-def run(registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | None = None) -> int:
+Adapt = Callable[[Registry], Registry]
+
+
+def run(
+    registry: Registry,
+    on_ready: Callable[[FleetView], Awaitable[None]] | None = None,
+    adapt: Adapt = lambda registry: registry,
+) -> int:
     """Run until SIGTERM, SIGINT or a request over the control socket; returns the exit code.
 
-    `on_ready` is awaited beside everything else once the sockets are open and the servers are being started.
+    `on_ready` is awaited beside everything else once the sockets are open and the servers are being started. `adapt` is
+    applied to `registry`, and to each that a reload brings.
     Raises ConfigError if a directory, a socket or the token cannot be used, AlreadyRunning if another daemon has the
     runtime directory.
     """
@@ -60,14 +68,17 @@ def run(registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | N
     with RuntimeDir(settings.runtime_dir):
         tree.become_subreaper()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Daemon(registry, on_ready).run())
+            return runner.run(Daemon(adapt(registry), on_ready, adapt).run())
 
 
 class Daemon:
     """One run of the daemon. `run` owns every task; `_stopping` is set once it is to end."""
 
-    def __init__(self, registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | None) -> None:
+    def __init__(
+        self, registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | None, adapt: Adapt
+    ) -> None:
         self._registry = registry
+        self._adapt = adapt
         self._on_ready = on_ready
         self._clock = SystemClock()
         self._instance = secrets.token_hex(8)
@@ -123,6 +134,7 @@ class Daemon:
                 token_file=token_file,
                 request_shutdown=self.request_stop,
             ),
+            adapt=self._adapt,
         )
         self._build_front_door(authenticator)
         self._control = ControlApi(self.fleet)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
@@ -44,14 +45,12 @@ def start(
 ) -> None:
     """Start the daemon and its servers."""
     registry = _load(config)
-    if unsandboxed:
-        registry = _without_sandbox(registry)
     if detach:
         from mcpd.cli.detach import detach as run_detached
 
         run_detached(registry, unsandboxed=unsandboxed, log_file=log_file, quiet=quiet)
         return
-    raise typer.Exit(_run(registry, log_file, quiet))
+    raise typer.Exit(_run(registry, log_file, quiet, _without_sandbox if unsandboxed else _as_it_is))
 
 
 def _load(config: Path | None) -> Registry:
@@ -59,6 +58,10 @@ def _load(config: Path | None) -> Registry:
     from mcpd.config.load import find_registry, load
 
     return load(find_registry(config, os.environ), os.environ, tolerate_missing=True)
+
+
+def _as_it_is(registry: Registry) -> Registry:
+    return registry
 
 
 def _without_sandbox(registry: Registry) -> Registry:
@@ -69,7 +72,7 @@ def _without_sandbox(registry: Registry) -> Registry:
     return registry.model_copy(update={"servers": servers})
 
 
-def _run(registry: Registry, log_file: Path | None, quiet: bool) -> int:
+def _run(registry: Registry, log_file: Path | None, quiet: bool, adapt: Callable[[Registry], Registry]) -> int:
     from mcpd import daemon, logs
     from mcpd.cli.announce import announce_in_thread
     from mcpd.cli.logstream import LogFile, LogStream
@@ -85,7 +88,7 @@ def _run(registry: Registry, log_file: Path | None, quiet: bool) -> int:
         if not quiet:
             announce_in_thread(ControlClient(registry.daemon.runtime_dir / SOCKET_NAME), stream)
 
-    return daemon.run(registry, on_ready)
+    return daemon.run(registry, on_ready, adapt)
 
 
 @app.command()

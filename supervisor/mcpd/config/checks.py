@@ -22,12 +22,16 @@ _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+)(?::(?:[0-9]+|\*)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule that is broken: at which key of the table under check, what, and the way out."""
+    """A rule that is broken: at which key of the table under check, what, and the way out.
+
+    `missing`: what the key names is not there on this machine, which can change while the registry does not.
+    """
 
     key: KeyPath
     message: str
     remedy: str
     fatal: bool = True
+    missing: bool = False
 
 
 def check_daemon(settings: DaemonSettings) -> Iterator[Finding]:

@@ -8,14 +8,16 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import tomli
 
 from mcpd.config.positions import KeyPath, nearest, positions
 from mcpd.config.report import Place, Report, dotted
 
-LARGEST_FILE = 4 * 2**20
+FRAGMENTS: Final = "servers.d"
+LARGEST_FILE: Final = 4 * 2**20
+NOTHING: Final[Mapping[Path, str]] = {}
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class Document:
         return Place(self.file, nearest(self.lines, path), dotted(path))
 
 
-def read_all(path: Path, report: Report) -> list[Document]:
-    """The registry at `path`, and `servers.d/*.toml` beside it in name order; what cannot be read is reported."""
+def read_all(path: Path, report: Report, instead: Mapping[Path, str] = NOTHING) -> list[Document]:
+    """The registry at `path`, and `servers.d/*.toml` beside it in name order; what cannot be read is reported.
+
+    `instead`: the text that a file is taken to have, whether it exists or not.
+    """
     documents = []
-    for file in (path, *_fragments(path.parent / "servers.d", report)):
-        document = _read(file, report)
+    folder = path.parent / FRAGMENTS
+    new = {file for file in instead if file.parent == folder}
+    for file in (path, *sorted({*_fragments(folder, report), *new})):
+        document = _read(file, report) if file not in instead else _parse(file, instead[file], report)
         if document is not None:
             documents.append(document)
     return documents

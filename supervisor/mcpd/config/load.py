@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from mcpd.config import checks, environment, grants, profiles, programs, secrets
 from mcpd.config.checks import Finding
-from mcpd.config.documents import read_all
+from mcpd.config.documents import NOTHING, read_all
 from mcpd.config.fit import fit
 from mcpd.config.layers import Layer, Layered, anchor, lay
 from mcpd.config.positions import KeyPath
@@ -68,23 +68,41 @@ def _existing(path: Path, asked: Place) -> Path:
     return path
 
 
-def load(path: Path, environ: Mapping[str, str], *, tolerate_missing: bool = False) -> Registry:
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    tolerate_missing: bool = False,
+    known_missing: Collection[Problem] = (),
+    instead: Mapping[Path, str] = NOTHING,
+) -> Registry:
     """The registry at `path`, the files of servers.d beside it merged in, [defaults] and the environment applied.
 
     Raises ConfigError with all problems. With `tolerate_missing` a program, script or directory that is not there is a
-    warning and not a problem, so that at boot one broken server hinders no other. Reads files; changes nothing.
+    warning and not a problem, so that at boot one broken server hinders no other. `known_missing` are the `missing` of
+    a registry in use: those, and no others, go on being tolerated, wherever they stand by now. `instead` has the texts
+    that files shall be taken to have, by their absolute paths. Reads files; changes nothing.
     """
     path = Path(os.path.abspath(path))
     report = Report()
-    documents = read_all(path, report)
+    documents = read_all(path, report, instead)
     if not any(document.file == path for document in documents):
         raise ConfigError(*report.problems)
     is_whole = not report.problems
     tables = put_together(documents, path, environment.home(environ), report)
-    registry = _Reading(path, environ, tables, report, is_whole, tolerate_missing).registry()
+    reading = _Reading(path, environ, tables, report, is_whole, tolerate_missing or bool(known_missing))
+    registry = reading.registry()
+    if not tolerate_missing:
+        known = {_in_substance(problem) for problem in known_missing}
+        report.insist_on(lambda problem: _in_substance(problem) not in known)
     if report.problems:
         raise ConfigError(*report.problems)
-    return registry.model_copy(update={"warnings": report.warnings})
+    return registry.model_copy(update={"warnings": report.warnings, "missing": report.tolerated})
+
+
+def _in_substance(problem: Problem) -> tuple[str, str]:
+    """A problem without its place, which moves when lines are added above it."""
+    return problem.key, problem.message
 
 
 class _Reading:
@@ -180,8 +198,7 @@ class _Reading:
             for index, path in enumerate(paths):
                 objection = grants.objection(str(path), guarded, writing=key == "write")
                 if objection is not None:
-                    fatal = os.path.lexists(path) or not self.tolerate_missing
-                    yield Finding((key, index), *objection, fatal)
+                    yield Finding((key, index), *objection, missing=not os.path.lexists(path))
 
     def sandbox_findings(
         self, spec: ServerSpec, own_profiles: Mapping[str, ProfileSpec], guarded: grants.Protected
@@ -207,7 +224,7 @@ class _Reading:
         self.tell(table, checks.check_profile(spec, self.tables.named["profiles"]), wrong)
         self.tell(table, self.environment_findings(spec, secrets_dir), wrong)
         inside = (
-            Finding(("sandbox", *one.key), one.message, one.remedy, one.fatal)
+            Finding(("sandbox", *one.key), one.message, one.remedy, one.fatal, one.missing)
             for one in self.sandbox_findings(spec, own_profiles, guarded)
         )
         self.tell(table, inside, wrong)
@@ -227,7 +244,7 @@ class _Reading:
     def located(self, spec: ServerSpec) -> tuple[ServerSpec, list[Finding]]:
         """The spec with absolute programs, and what is not there."""
         findings: list[Finding] = []
-        fatal = spec.enabled and not self.tolerate_missing
+        fatal = spec.enabled
         path = programs.search_path(spec, self.environ.get("PATH", os.defpath))
         update: dict[str, object] = {}
         if spec.command:
@@ -235,19 +252,19 @@ class _Reading:
             update["command"] = (found or spec.command[0], *spec.command[1:])
             if found is None:
                 objection = programs.why_not_executable(spec.command[0], "command", spec)
-                findings.append(Finding(("command",), *objection, fatal))
+                findings.append(Finding(("command",), *objection, fatal, missing=True))
         if spec.script:
             found = programs.resolve(str(spec.python), path)
             update["python"] = Path(found or spec.python)
             if found is None:
                 objection = programs.why_not_executable(str(spec.python), "python", spec)
-                findings.append(Finding(("python",), *objection, fatal))
+                findings.append(Finding(("python",), *objection, fatal, missing=True))
             objection_to_script = programs.script_objection(spec.script.file)
             if objection_to_script is not None:
-                findings.append(Finding(("script",), *objection_to_script, fatal))
+                findings.append(Finding(("script",), *objection_to_script, fatal, missing=True))
         objection_to_cwd = programs.directory_objection(spec.cwd)
         if objection_to_cwd is not None:
-            findings.append(Finding(("cwd",), *objection_to_cwd, fatal))
+            findings.append(Finding(("cwd",), *objection_to_cwd, fatal, missing=True))
         return spec.model_copy(update=update), findings
 
     def view(self, name: str, named: Named) -> ViewSpec:
@@ -281,5 +298,8 @@ class _Reading:
         for finding in findings:
             if finding.key and finding.key[0] in wrong:
                 continue
-            add = self.report.problem if finding.fatal else self.report.warning
+            if finding.fatal and finding.missing and self.tolerate_missing:
+                add = self.report.missing
+            else:
+                add = self.report.problem if finding.fatal else self.report.warning
             add(table.place(finding.key), finding.message, finding.remedy)

@@ -36,6 +36,7 @@ class Report:
     def __init__(self) -> None:
         self._problems: dict[Problem, None] = {}
         self._warnings: dict[Problem, None] = {}
+        self._missing: dict[Problem, None] = {}
 
     def problem(self, place: Place, message: str, remedy: str) -> None:
         self._problems[Problem(place.file, place.line, place.key, message, remedy)] = None
@@ -43,13 +44,27 @@ class Report:
     def warning(self, place: Place, message: str, remedy: str) -> None:
         self._warnings[Problem(place.file, place.line, place.key, message, remedy)] = None
 
+    def missing(self, place: Place, message: str, remedy: str) -> None:
+        """What the machine lacks, where that is tolerated: a warning, of a kind of its own."""
+        self._missing[Problem(place.file, place.line, place.key, message, remedy)] = None
+
+    def insist_on(self, matters: Callable[[Problem], bool]) -> None:
+        """Tolerate no longer what `matters`."""
+        for problem in [one for one in self._missing if matters(one)]:
+            del self._missing[problem]
+            self._problems[problem] = None
+
     @property
     def problems(self) -> tuple[Problem, ...]:
         return _sorted(self._problems)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        return _sorted(self._warnings)
+        return _sorted({**self._warnings, **self._missing})
+
+    @property
+    def tolerated(self) -> tuple[Problem, ...]:
+        return _sorted(self._missing)
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -59,8 +59,10 @@ class Fleet(Engine):
         daemon: DaemonFacts,
         environ: Mapping[str, str] | None = None,
         warden: Planner | None = None,
+        adapt: Callable[[Registry], Registry] = lambda registry: registry,
     ) -> None:
-        """`environ`: the daemon's own, of which servers get a few variables; None: the process's."""
+        """`environ`: the daemon's own, of which servers get a few variables; None: the process's. `adapt`: what was
+        done to the registry after it was loaded (`mcpd start --unsandboxed`), to be done again at each reload."""
         super().__init__(
             registry,
             relay,
@@ -72,6 +74,7 @@ class Fleet(Engine):
             warden=warden,
         )
         self._daemon = daemon
+        self._adapt = adapt
         self._reloading = asyncio.Lock()
 
     def servers(self) -> list[ServerStatus]:
@@ -122,7 +125,9 @@ class Fleet(Engine):
 
     async def reload(self, dry_run: bool) -> ReloadReport:
         async with self._reloading:
-            new = await asyncio.to_thread(load, self.registry.path, self._environ)
+            known = self.registry.missing  # what was missing when it was taken over hinders no other server now
+            new = await asyncio.to_thread(load, self.registry.path, self._environ, known_missing=known)
+            new = self._adapt(new)
             changes = diff(self.registry, new)
             if dry_run:
                 return operators.report(changes, new, dry_run=True)
