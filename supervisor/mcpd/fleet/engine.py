@@ -54,7 +54,13 @@ LAST_LADDER = StopLadder(0.0, 0.0, 3.0)
 
 _log = structlog.get_logger("mcpd.fleet")
 _AT_REST = frozenset({State.STOPPED, State.DISABLED, State.FAILED, State.IDLE})
-_LEVELS = {State.FAILED: "error", State.ABANDONED: "error", State.BACKOFF: "warning", State.NOT_READY: "warning"}
+_LEVELS = {
+    State.READY: "info",
+    State.NOT_READY: "warning",
+    State.BACKOFF: "warning",
+    State.FAILED: "error",
+    State.ABANDONED: "error",
+}
 
 
 class Planner(Protocol):
@@ -203,7 +209,7 @@ class Engine:
         server = instance.spec.name
         generation = instance.machine.generation
         self.log.add(server, instance.key, generation, change.old.value, change.new.value, change.why)
-        getattr(_log, _LEVELS.get(change.new, "info"))(
+        getattr(_log, _LEVELS.get(change.new, "debug"))(
             "instance.changed",
             instance=instance.key,
             generation=generation,
