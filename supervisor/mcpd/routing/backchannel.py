@@ -7,6 +7,7 @@ broadcast and never guess (design, section 9).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mcpd.routing.correlation import Ask, Call, Upstream
 from mcpd.routing.effects import Deliver, Effect, MarkInteractive, ServerLog, Stale, WriteLine
@@ -79,17 +80,17 @@ class Backchannel:
             return self._ask_cancelled(upstream, message)
         if method == methods.MESSAGE:
             return self._log_message(upstream, message, at)
-        found = self._attribute(upstream, at)
-        if found is None:
+        sink = self._sink_for(upstream, at)
+        if sink is None:
             return (ServerLog(upstream.key, notification(method, message.params)),)
-        return (Deliver(found.sink, notification(method, message.params, message.extra)),)
+        return (Deliver(sink, notification(method, message.params, message.extra)),)
 
     def ask(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         """A request of the child: answered here, handed to the one client it can belong to, or refused."""
         child_id = message.key
         if message.method == methods.PING:
             return (WriteLine(upstream.key, result(child_id, b"{}")),)
-        if message.method == methods.ROOTS_LIST:
+        if message.method == methods.ROOTS_LIST and upstream.party is None:
             roots = pack_array(dump({"uri": uri}) for uri in upstream.server.roots)
             return (WriteLine(upstream.key, result(child_id, b'{"roots":%b}' % roots)),)
         if child_id in upstream.asks:
@@ -98,21 +99,22 @@ class Backchannel:
             text = f"{MAX_ASKS} requests already wait for clients"
             return self._refuse(upstream, child_id, methods.SERVER_UNAVAILABLE, text)
         call = self._attribute(upstream, at)
-        if call is None:
+        session = call.session if call is not None else self._alone_with(upstream)
+        if session is None:
             return self._unattributed(upstream, child_id, message.method)
-        missing = missing_capability(call.session, message.method, bytes(message.params))
+        missing = missing_capability(session, message.method, bytes(message.params))
         if missing is not None:
-            return self._lacks(upstream, child_id, call.session, *missing)
-        if call.session.era is Era.PER_REQUEST and call.parking is None:
+            return self._lacks(upstream, child_id, session, *missing)
+        if call is not None and session.era is Era.PER_REQUEST and call.parking is None:
             why = f"{message.method}: a client cannot be asked during {call.method}"
             return self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
-        ask = Ask(upstream, child_id, call, self._state.next_id(), at + self._state.input_timeout)
+        ask = Ask(upstream, child_id, session, call, self._state.next_id(), at + self._state.input_timeout)
         params = self._mint_token(ask, message)
         upstream.asks[child_id] = ask
-        if call.parking is not None:
-            return self._parking.ask(ask, message, params)
-        call.session.asks[ask.number] = ask
-        return (Deliver(call.sink, request(b"%d" % ask.number, message.method, params, message.extra)),)
+        if call is not None and call.parking is not None:
+            return self._parking.ask(ask, call, message, params)
+        session.asks[ask.number] = ask
+        return (Deliver(ask.sink, request(b"%d" % ask.number, message.method, params, message.extra)),)
 
     def drop_ask(self, ask: Ask) -> None:
         """Nobody waits for this client's answer any more."""
@@ -125,9 +127,9 @@ class Backchannel:
         self.drop_ask(ask)
         why = "the client did not answer in time"
         refused = WriteLine(ask.upstream.key, error(ask.child_id, methods.REQUEST_TIMEOUT, why))
-        if ask.call.parking is not None:
+        if ask.call is not None and ask.call.parking is not None:
             return (refused,)
-        return (refused, Deliver(ask.call.sink, cancellation(ask.number, why)))
+        return (refused, Deliver(ask.sink, cancellation(ask.number, why)))
 
     def _attribute(self, upstream: Upstream, at: float) -> Call | None:
         """The call that a message without a cause can only belong to."""
@@ -135,6 +137,18 @@ class Backchannel:
             return None
         found = upstream.latest_call_of(upstream.owner)
         return found[1] if found else None
+
+    def _alone_with(self, upstream: Upstream) -> Session | None:
+        """The session that an instance is for; it may be asked and told things outside of its calls, too."""
+        return self._state.sessions.get(upstream.party) if upstream.party is not None else None
+
+    def _sink_for(self, upstream: Upstream, at: float) -> Any:
+        """Where a message goes that belongs to a session, but is no answer and no question; None: nowhere."""
+        call = self._attribute(upstream, at)
+        if call is not None:
+            return call.sink
+        alone = self._alone_with(upstream)
+        return alone.push if alone is not None else None
 
     def _unattributed(self, upstream: Upstream, child_id: bytes, method: str) -> Sequence[Effect]:
         if not upstream.active:
@@ -195,6 +209,8 @@ class Backchannel:
             for session in self._state.sessions_of(server.name)
             if not session.prefixed and (server.rules is None or kind != "tools")
         ]
+        if upstream.party is not None:
+            return self._subscriptions.list_changed((one for one in alone if one.party == upstream.party), (kind,))
         return (*self._subscriptions.list_changed(alone, (kind,)), Stale(upstream.key, kind))
 
     def _ask_cancelled(self, upstream: Upstream, message: Message) -> Sequence[Effect]:
@@ -203,25 +219,26 @@ class Backchannel:
         if ask is None:
             return NOTHING
         self.drop_ask(ask)
-        if ask.call.parking is not None:
+        if ask.call is not None and ask.call.parking is not None:
             return NOTHING
         params = pack({**found, "requestId": b"%d" % ask.number})
-        return (Deliver(ask.call.sink, notification(message.method, params, message.extra)),)
+        return (Deliver(ask.sink, notification(message.method, params, message.extra)),)
 
     def _log_message(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         frame = notification(message.method, message.params, message.extra)
         call = self._attribute(upstream, at)
-        if call is None:
+        session = call.session if call is not None else self._alone_with(upstream)
+        if session is None:
             return (ServerLog(upstream.key, frame),)
-        wanted = call.session.level
-        if wanted is None and call.session.era is Era.PER_REQUEST:
+        wanted = session.level
+        if wanted is None and session.era is Era.PER_REQUEST:
             return (ServerLog(upstream.key, frame),)  # it asked for none
         if wanted is None and upstream.level is not None:
             wanted = DEFAULT_LEVEL  # somebody else asked for more: this session did not
         level = value_of(members(message.params).get("level", b'"info"'))
         if wanted is not None and level in methods.LOG_LEVELS and methods.LOG_LEVELS.index(level) < wanted:
             return NOTHING
-        return (Deliver(call.sink, frame),)
+        return (Deliver(session.push if call is None else call.sink, frame),)
 
 
 def cancellation(number: int, reason: str) -> bytes:

@@ -14,7 +14,6 @@ from typing import Any
 from mcpd.config.registry import ServerSpec, ToolRules
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.sessions import Session
-from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message
 
 
@@ -69,15 +68,23 @@ class Ask:
     `child_id` is the id of the child's own request; a question out of an `input_required` result has a `key` instead.
     """
 
-    __slots__ = ("call", "child_id", "deadline", "key", "number", "request", "session", "token", "upstream")
+    __slots__ = ("call", "child_id", "deadline", "key", "number", "request", "session", "sink", "token", "upstream")
 
     def __init__(
-        self, upstream: Upstream, child_id: bytes, call: Call, number: int, deadline: float, key: str | None = None
+        self,
+        upstream: Upstream,
+        child_id: bytes,
+        session: Session,
+        call: Call | None,
+        number: int,
+        deadline: float,
+        key: str | None = None,
     ) -> None:
         self.upstream = upstream
         self.child_id = child_id
-        self.session = call.session
-        self.call = call
+        self.session = session
+        self.call = call  # None: a session's own server asks outside of any call
+        self.sink = session.push if call is None else call.sink
         self.number = number
         self.deadline = deadline
         self.key = key
@@ -142,11 +149,13 @@ class Upstream:
         "mixed",
         "own",
         "owner",
+        "party",
         "server",
     )
 
-    def __init__(self, key: str, generation: int, server: Server, info: ServerInfo) -> None:
+    def __init__(self, key: str, generation: int, server: Server, info: ServerInfo, party: str | None = None) -> None:
         self.key = key
+        self.party = party  # whose it is alone; None: everybody's
         self.generation = generation
         self.server = server
         self.info = info
@@ -218,9 +227,10 @@ class Upstream:
 
 
 class Phase(Enum):
-    """What a call to a server can expect. COMING: it is being started, so the call waits."""
+    """What a call to a server can expect. COMING: it is being started, so the call waits. IDLE: the call starts it."""
 
     COMING = "coming"
+    IDLE = "idle"
     UP = "up"
     ABSENT = "absent"
 
@@ -231,6 +241,7 @@ class Server:
     __slots__ = (
         "call_timeout",
         "calls_total",
+        "claims",
         "info",
         "interactive",
         "lists",
@@ -239,6 +250,7 @@ class Server:
         "reason",
         "roots",
         "rules",
+        "shared",
         "upstreams",
         "waiting",
     )
@@ -253,21 +265,29 @@ class Server:
         self.lists: Lists | None = None
         self.interactive = False
         self.calls_total = 0
+        self.claims: dict[str, float] = {}  # parties that have, or wait for, an instance; when each last used it
         self.configure(spec)
 
     def configure(self, spec: ServerSpec) -> None:
         """Take over what can change without a restart."""
         self.call_timeout = spec.call_timeout
         self.roots = spec.roots
+        self.shared = spec.sharing == "shared"
         self.rules: ToolRules | None = spec.tools if has_rules(spec.tools) else None
 
-    def pick(self, era: Era) -> Upstream | None:
-        """The instance for a new call: of the client's era if there is one, then the one with the fewest in flight."""
+    def pick(self, session: Session) -> Upstream | None:
+        """The instance for a new call: the session's own, or of its era, and then the one with the fewest in flight."""
         upstreams = self.upstreams
+        if not self.shared:
+            upstreams = [one for one in upstreams if one.party == session.party]
         if len(upstreams) == 1:
             return None if upstreams[0].draining else upstreams[0]
         free = [one for one in upstreams if not one.draining]
-        return min(free, key=lambda one: (one.era is not era, len(one.calls))) if free else None
+        return min(free, key=lambda one: (one.era is not session.era, len(one.calls))) if free else None
+
+    def used_by(self, session: Session) -> list[Upstream]:
+        """The instances that a session's calls may go to."""
+        return [one for one in self.upstreams if one.party is None or one.party == session.party]
 
     def capability(self, name: str) -> bytes | None:
         """The raw value of one of the server's capabilities."""

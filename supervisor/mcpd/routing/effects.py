@@ -56,6 +56,27 @@ class Notice(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class Wake(msgspec.Struct, frozen=True, gc=False):
+    """A call waits for a server that is not running because nobody used it: start it."""
+
+    server: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """`party` needs an instance of a server for itself, initialised with these capabilities (raw JSON)."""
+
+    server: str
+    party: str
+    capabilities: bytes
+
+
+class Release(msgspec.Struct, frozen=True, gc=False):
+    """`party` does not need its instance any more."""
+
+    server: str
+    party: str
+
+
 class Timer(msgspec.Struct, frozen=True):
     """Hand `call` to `Router.timer` after so many seconds."""
 
@@ -63,4 +84,4 @@ class Timer(msgspec.Struct, frozen=True):
     call: Any
 
 
-Effect = WriteLine | Deliver | End | Stale | MarkInteractive | ServerLog | Notice | Timer
+Effect = WriteLine | Deliver | End | Stale | MarkInteractive | ServerLog | Notice | Timer | Wake | Claim | Release

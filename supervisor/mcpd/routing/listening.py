@@ -50,24 +50,27 @@ class Subscriptions:
         """A new instance: it has to know what everybody is subscribed to."""
         if upstream.era is Era.PER_REQUEST:
             return self._listen(upstream)
-        uris = [uri for server, uri in self._state.subscriptions if server == upstream.server.name]
+        uris = self._uris_for(upstream)
         return [self.own_request(upstream, methods.SUBSCRIBE, dump({"uri": uri})) for uri in uris]
 
     def add(self, session: Session, server: Server, own: str, public: str) -> list[Effect]:
         """A session wants to hear of a resource; upstream is asked unless it knows."""
         subscribers = self._state.subscriptions.setdefault((server.name, own), {})
-        is_first = not subscribers
+        is_first = not any(server.shared or one.party == session.party for one in subscribers)
         subscribers[session] = public
-        return self._changed(server, methods.SUBSCRIBE, own) if is_first else []
+        return self._changed(server, session, methods.SUBSCRIBE, own) if is_first else []
 
     def remove(self, session: Session, server_name: str, own: str) -> list[Effect]:
         """A session does not want to hear of a resource any more; the last one to go is told upstream."""
         subscribers = self._state.subscriptions.get((server_name, own))
-        if subscribers is None or subscribers.pop(session, None) is None or subscribers:
+        if subscribers is None or subscribers.pop(session, None) is None:
             return []
-        del self._state.subscriptions[server_name, own]
+        if not subscribers:
+            del self._state.subscriptions[server_name, own]
         server = self._state.servers.get(server_name)
-        return self._changed(server, methods.UNSUBSCRIBE, own) if server is not None else []
+        if server is None or any(server.shared or one.party == session.party for one in subscribers):
+            return []
+        return self._changed(server, session, methods.UNSUBSCRIBE, own)
 
     def remove_all(self, session: Session) -> list[Effect]:
         """A session is over."""
@@ -83,9 +86,9 @@ class Subscriptions:
         upstream.own.add(number)
         return WriteLine(upstream.key, request(b"%d" % number, method, params))
 
-    def _changed(self, server: Server, method: str, own: str) -> list[Effect]:
+    def _changed(self, server: Server, session: Session, method: str, own: str) -> list[Effect]:
         effects: list[Effect] = []
-        for upstream in server.upstreams:
+        for upstream in server.used_by(session):
             if upstream.era is Era.PER_REQUEST:
                 effects += self._listen(upstream)
             else:
@@ -98,7 +101,7 @@ class Subscriptions:
             params = dump({"requestId": upstream.listening, "reason": "renewed"})
             effects.append(WriteLine(upstream.key, notification(methods.CANCELLED, params)))
             upstream.own.discard(upstream.listening)
-        uris = [uri for server, uri in self._state.subscriptions if server == upstream.server.name]
+        uris = self._uris_for(upstream)
         wanted: dict[str, Bytes] = dict.fromkeys(KIND_OF_FILTER, b"true")
         if uris:
             wanted["resourceSubscriptions"] = dump(uris)
@@ -107,6 +110,14 @@ class Subscriptions:
         effects.append(self.own_request(upstream, methods.LISTEN, params))
         upstream.listening = max(upstream.own)
         return effects
+
+    def _uris_for(self, upstream: Upstream) -> list[str]:
+        """What an instance has to report on."""
+        return [
+            uri
+            for (server, uri), subscribers in self._state.subscriptions.items()
+            if server == upstream.server.name and any(_hears(session, upstream) for session in subscribers)
+        ]
 
     # per-request clients
 
@@ -159,6 +170,8 @@ class Subscriptions:
         untagged = _without_tag(found) if upstream.era is Era.PER_REQUEST else bytes(message.params)
         effects: list[Effect] = []
         for session, public in subscribers.items():
+            if not _hears(session, upstream):
+                continue
             params = untagged if public == uri else pack({**members(untagged), "uri": dump(public)})
             if session.listening is not None:
                 params = meta.tagged(params, session.listening.id)
@@ -178,6 +191,11 @@ class Subscriptions:
                     params = meta.tagged(b"", session.listening.id)
                     effects.append(Deliver(session.push, notification(method, params)))
         return effects
+
+
+def _hears(session: Session, upstream: Upstream) -> bool:
+    """Whether a session is concerned by what an instance says: not by another party's own."""
+    return upstream.party is None or upstream.party == session.party
 
 
 def _without_tag(found: dict[str, Bytes]) -> bytes:

@@ -33,16 +33,16 @@ class ParkingLot:
     def __len__(self) -> int:
         return len(self._parked)
 
-    def ask(self, ask: Ask, message: Message, params: bytes) -> Sequence[Effect]:
+    def ask(self, ask: Ask, call: Call, message: Message, params: bytes) -> Sequence[Effect]:
         """A child's question for a per-request client; the first opens the window in which more are collected."""
-        parking = ask.call.parking
+        parking = call.parking
         assert parking is not None
         ask.request = pack({"method": dump(message.method), "params": params or b"{}"})
         parking.questions[str(ask.number)] = ask
         if parking.collecting:
             return ()
         parking.collecting = True
-        return (Timer(WINDOW, ask.call),)
+        return (Timer(WINDOW, call),)
 
     def window_over(self, call: Call, at: float) -> Sequence[Effect]:
         """Answer `input_required` with what was collected."""
@@ -114,7 +114,7 @@ class ParkingLot:
 
     def forget_question(self, ask: Ask) -> None:
         """The child took a question back, or has been refused it."""
-        if ask.call.parking is not None:
+        if ask.call is not None and ask.call.parking is not None:
             ask.call.parking.questions.pop(str(ask.number), None)
 
     def expire(self, at: float) -> list[Effect]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mcpd.errors import Overloaded
 from mcpd.routing import compact
 from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream, own_name
-from mcpd.routing.effects import Deliver, Effect, WriteLine
+from mcpd.routing.effects import Claim, Deliver, Effect, Wake, WriteLine
 from mcpd.routing.info import ListKind, ServerInfo
 from mcpd.routing.listening import Subscriptions
 from mcpd.routing.names import split_name, unwrap_uri
@@ -41,6 +41,7 @@ MERGED_CAPABILITIES = (
     b'{"completions":{},"logging":{},"prompts":{"listChanged":true},'
     b'"resources":{"listChanged":true,"subscribe":true},"tools":{"listChanged":true}}'
 )
+EVERYTHING_ASKED = b'{"sampling":{},"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true}}'
 MARK_OF_RESOURCE = b'"resource'  # in a result: there may be links to resources, or resources themselves
 
 
@@ -59,12 +60,15 @@ class Requests:
             methods.SUBSCRIBE: self._subscribe,
             methods.UNSUBSCRIBE: self._unsubscribe,
         }
-        self._of_merged: dict[str, Handler] = {
-            **self._common,
+        self._lists: dict[str, Handler] = {
             methods.TOOLS_LIST: self._list("tools"),
             methods.PROMPTS_LIST: self._list("prompts"),
             methods.RESOURCES_LIST: self._list("resources"),
             methods.TEMPLATES_LIST: self._list("templates"),
+        }
+        self._of_merged: dict[str, Handler] = {
+            **self._common,
+            **self._lists,
             methods.TOOLS_CALL: self._call_tool,
             methods.PROMPTS_GET: self._get_prompt,
             methods.RESOURCES_READ: self._read_resource,
@@ -110,8 +114,10 @@ class Requests:
                 known = (self._of_ruled_newer if newer else self._of_ruled).get(method)
             if known is not None:
                 return known(call, message, at)
-            if method.startswith("tasks/"):  # shared: its lists would show one client's tasks to another
+            if method.startswith("tasks/") and server.shared:  # its lists would show one client's tasks to another
                 return self._unknown(call, message, at)
+            if server.phase is Phase.IDLE and method in self._lists:  # known, without starting it
+                return self._lists[method](call, message, at)
             return self.forward(call, server, message, bytes(message.params), at)
         except WireError as problem:
             return self.fail(call, problem.code, problem.message)
@@ -119,9 +125,11 @@ class Requests:
     def forward(self, call: Call, server: Server, message: Message, params: bytes, at: float) -> Sequence[Effect]:
         """Hand a request to an instance of a server, or keep it until there is one that can take it."""
         session = call.session
-        upstream = server.pick(session.era)
+        upstream = server.pick(session)
         if upstream is None or (server.interactive and upstream.is_busy_for(session)):
             return self._wait(call, server, message, at)
+        if not server.shared:
+            server.claims[session.party] = at
         if len(upstream.calls) >= MAX_UPSTREAM_CALLS:
             raise self._overloaded(call, f"server {server.name!r} has {MAX_UPSTREAM_CALLS} calls in flight")
         call.message = None
@@ -175,7 +183,8 @@ class Requests:
 
     def set_upstream_level(self, upstream: Upstream) -> Sequence[Effect]:
         """Ask an instance for the most verbose level that any session wants."""
-        level = self._state.level_for(upstream.server.name)
+        alone = self._state.sessions.get(upstream.party) if upstream.party is not None else None
+        level = alone.level if alone is not None else self._state.level_for(upstream.server.name)
         if level is None or level == upstream.level or upstream.era is Era.PER_REQUEST:
             return ()
         if upstream.server.capability("logging") is None:
@@ -194,7 +203,20 @@ class Requests:
         call.message = message
         call.deadline = at + WAIT_FOR_SERVER
         server.waiting.append(call)
+        if server.phase is Phase.IDLE:
+            server.phase = Phase.COMING
+            return (Wake(server.name),)
+        if not server.shared and server.phase is Phase.UP and call.session.party not in server.claims:
+            return (self._claim(server, call.session, at),)
         return ()
+
+    def _claim(self, server: Server, session: Session, at: float) -> Claim:
+        """Ask for an instance of the session's own. A per-request client says with each request what it can do, so its
+        instance is told of everything that can be asked; what a request does not allow is refused then."""
+        server.claims[session.party] = at
+        newer = session.era is Era.PER_REQUEST
+        capabilities = EVERYTHING_ASKED if newer else pack(session.capabilities)
+        return Claim(server.name, session.party, capabilities)
 
     def _overloaded(self, call: Call, why: str) -> Overloaded:
         call.session.calls.pop(call.id, None)
@@ -220,7 +242,7 @@ class Requests:
             server = self._state.servers[session.view.name]
             if server.info is None:
                 return self._wait(call, server, message, at)
-            answer = _single_initialize(server.info, version)
+            answer = _single_initialize(server.info, version, with_tasks=not server.shared)
         session.capabilities = members(params["capabilities"]) if "capabilities" in params else {}
         info = value_of(params["clientInfo"]) if "clientInfo" in params else {}
         session.client_info = info if isinstance(info, dict) else {}
@@ -275,7 +297,7 @@ class Requests:
         session.level = methods.LOG_LEVELS.index(level)
         effects: list[Effect] = []
         for server in servers:
-            for upstream in server.upstreams:
+            for upstream in server.used_by(session):
                 effects += self.set_upstream_level(upstream)
         return (*effects, *self.answer(call, EMPTY))
 
@@ -404,7 +426,7 @@ class Requests:
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, public, params = target
-        upstream = server.pick(call.session.era)
+        upstream = server.pick(call.session)
         if upstream is not None and upstream.era is Era.PER_REQUEST:
             return (*self.subscriptions.add(call.session, server, own, public), *self.answer(call, EMPTY))
         self._state.subscriptions.setdefault((server.name, own), {})[call.session] = public
@@ -415,7 +437,7 @@ class Requests:
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, _, params = target
-        upstream = server.pick(call.session.era)
+        upstream = server.pick(call.session)
         if upstream is not None and upstream.era is Era.PER_REQUEST:
             return (*self.subscriptions.remove(call.session, server.name, own), *self.answer(call, EMPTY))
         subscribers = self._state.subscriptions.get((server.name, own), {})
@@ -477,14 +499,14 @@ def _mint_token(call: Call, number: int, params: bytes) -> bytes:
     return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % number})})
 
 
-def _single_initialize(info: ServerInfo, version: str) -> bytes:
-    """The child's own answer, but for the revision and the capability `tasks` (its lists would mix clients)."""
+def _single_initialize(info: ServerInfo, version: str, *, with_tasks: bool) -> bytes:
+    """The child's own answer, but for the revision and, where it is shared, `tasks` (its lists would mix clients)."""
     found = members(info.result)
     if info.era is Era.PER_REQUEST:
         kept: dict[str, Bytes] = {key: found[key] for key in ("capabilities", "instructions") if key in found}
         found = {**kept, "serverInfo": info.server_info}  # type: ignore[dict-item]
     found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
-    if "tasks" in found_capabilities:
+    if "tasks" in found_capabilities and not with_tasks:
         capabilities = pack({key: value for key, value in found_capabilities.items() if key != "tasks"})
         return pack({**found, "capabilities": capabilities, "protocolVersion": dump(version)})
     return pack({**found, "protocolVersion": dump(version)})

@@ -72,7 +72,7 @@ class RoundTrips:
                 self._drop_open(call)
                 why = f"the server asks for {missing[0]}, which this client does not support"
                 return self._requests.fail(call, methods.INVALID_REQUEST, why)
-            ask = Ask(upstream, b"", call, self._state.next_id(), at + self._state.input_timeout, key)
+            ask = Ask(upstream, b"", call.session, call, self._state.next_id(), at + self._state.input_timeout, key)
             rounds.open[key] = ask
             self.asks[ask.number] = ask
             call.session.asks[ask.number] = ask
@@ -81,7 +81,9 @@ class RoundTrips:
 
     def client_answered(self, ask: Ask, message: Message, at: float) -> Sequence[Effect]:
         """One answer of the client; the last one of a round leads to the retry."""
-        call, rounds = ask.call, ask.call.rounds
+        call = ask.call
+        assert call is not None
+        rounds = call.rounds
         assert rounds is not None
         assert ask.key is not None
         self._drop(ask)
@@ -100,7 +102,7 @@ class RoundTrips:
         rounds = call.rounds
         if rounds is None or call.over:
             return ()
-        upstream = rounds.server.pick(call.session.era)
+        upstream = rounds.server.pick(call.session)
         if upstream is None:
             why = f"server {rounds.server.name!r} went away while the client was asked"
             return self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
@@ -123,6 +125,7 @@ class RoundTrips:
         for ask in tuple(self.asks.values()):
             if ask.deadline <= at and ask.number in self.asks:
                 call = ask.call
+                assert call is not None
                 effects += self.give_up(call)
                 if not call.over:
                     effects += self._requests.fail(call, methods.REQUEST_TIMEOUT, "the client did not answer in time")
@@ -131,6 +134,7 @@ class RoundTrips:
     def _drop(self, ask: Ask) -> None:
         self.asks.pop(ask.number, None)
         ask.session.asks.pop(ask.number, None)
+        assert ask.call is not None
         assert ask.call.rounds is not None
         assert ask.key is not None
         ask.call.rounds.open.pop(ask.key, None)

@@ -15,13 +15,13 @@ from mcpd.config.registry import Registry
 from mcpd.errors import NotFound, Overloaded
 from mcpd.routing.backchannel import Backchannel, cancellation
 from mcpd.routing.correlation import Call, Phase, Server, Upstream
-from mcpd.routing.effects import Deliver, Effect, End, Notice, WriteLine
+from mcpd.routing.effects import Deliver, Effect, End, Notice, Release, WriteLine
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.parking import ParkingLot
 from mcpd.routing.requests import Requests, cancelled
 from mcpd.routing.rounds import RoundTrips
 from mcpd.routing.sessions import Session
-from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, State
+from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, PARTY_IDLE, State
 from mcpd.wire import methods
 from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
@@ -81,6 +81,7 @@ class Router:
         session = Session(id, principal, view, transport, sink, servers, at)
         session.compact = self.state.is_compact(view)
         session.era = Era.PER_REQUEST
+        session.party = f"{principal}@{view}"
         session.protocol_version = client.version
         session.capabilities = client.capabilities
         if client.log_level in methods.LOG_LEVELS:
@@ -110,7 +111,10 @@ class Router:
                 params = dump({"requestId": number, "reason": "the client has left"})
                 effects.append(WriteLine(_upstream(call).key, notification(methods.CANCELLED, params)))
         session.calls.clear()
-        return effects + self._subscriptions.remove_all(session)
+        effects += self._subscriptions.remove_all(session)
+        if session.era is Era.HANDSHAKE:
+            effects += self._release_claims(session.party)
+        return effects
 
     # from clients
 
@@ -142,16 +146,28 @@ class Router:
         except WireError:
             self.state.counters.dropped_messages += 1
             return NOTHING
-        if message.method in (methods.INITIALIZED, methods.ROOTS_CHANGED) or session.prefixed:
-            return NOTHING  # mcpd has initialised the child itself; it tells it no client's roots
+        if message.method == methods.ROOTS_CHANGED:
+            return self._roots_changed(session, message)
+        if message.method == methods.INITIALIZED or session.prefixed:
+            return NOTHING  # mcpd has initialised the child itself
         if session.protocol_version is None:
             return NOTHING
         server = self.state.servers.get(session.view.name)
-        upstream = server.pick(session.era) if server is not None else None
+        upstream = server.pick(session) if server is not None else None
         if upstream is None:
             self.state.counters.dropped_messages += 1
             return NOTHING
         return (WriteLine(upstream.key, notification(message.method, message.params, message.extra)),)
+
+    def _roots_changed(self, session: Session, message: Message) -> Sequence[Effect]:
+        """For the session's own instances; shared ones are told no client's roots."""
+        own = [
+            upstream
+            for name in session.servers
+            for upstream in self.state.servers[name].used_by(session)
+            if upstream.party is not None
+        ]
+        return [WriteLine(one.key, notification(message.method, message.params)) for one in own]
 
     def _client_cancelled(self, session: Session, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
@@ -183,7 +199,8 @@ class Router:
             return self._rounds.client_answered(ask, message, at)
         self._backchannel.drop_ask(ask)
         call = ask.call
-        call.deadline = min(at + ask.upstream.server.call_timeout, call.hard_deadline)
+        if call is not None:
+            call.deadline = min(at + ask.upstream.server.call_timeout, call.hard_deadline)
         value = message.result if len(message.result) else message.error
         member = b"result" if len(message.result) else b"error"
         frame = b'{"jsonrpc":"2.0","id":%b,"%b":%b%b}' % (ask.child_id, member, value, message.extra)
@@ -238,20 +255,25 @@ class Router:
             return self._rounds.answered(upstream, call, message, at)
         return self._backchannel.answer(upstream, call, message)
 
-    def attach(self, key: str, server_name: str, generation: int, info: ServerInfo, at: float) -> list[Effect]:
-        """An instance is READY."""
+    def attach(
+        self, key: str, server_name: str, generation: int, info: ServerInfo, at: float, party: str | None = None
+    ) -> list[Effect]:
+        """An instance is READY; `party`: it was claimed, and serves nobody else."""
         server = self.state.servers[server_name]
-        upstream = Upstream(key, generation, server, info)
+        upstream = Upstream(key, generation, server, info, party)
         self.state.upstreams[key] = upstream
         server.upstreams.append(upstream)
+        if party is not None:
+            effects = self._subscriptions.begin(upstream)
+            effects += self._requests.set_upstream_level(upstream)
+            return effects + self._release(server, at)
         was_absent = server.phase is Phase.ABSENT
         before = None if was_absent else server.lists
         server.phase = Phase.UP
         server.info = info
         server.lists = info.lists
         self.state.forget_catalogues()
-        effects: list[Effect] = []
-        effects += self._subscriptions.begin(upstream)
+        effects = self._subscriptions.begin(upstream)
         effects += self._requests.set_upstream_level(upstream)
         effects += self._release(server, at)
         effects += self._release_lists(at)
@@ -265,14 +287,16 @@ class Router:
             return []
         server = upstream.server
         server.upstreams.remove(upstream)
-        if not server.upstreams and server.phase is Phase.UP:
+        if upstream.party is not None:
+            server.claims.pop(upstream.party, None)
+        elif not server.upstreams and server.phase is Phase.UP:
             server.phase = Phase.COMING
         effects: list[Effect] = []
         for ask in tuple(upstream.asks.values()):
             self._backchannel.drop_ask(ask)
-            if ask.call.parking is None:
+            if ask.call is None or ask.call.parking is None:
                 why = f"server {server.name!r} has gone: {reason}"
-                effects.append(Deliver(ask.call.sink, cancellation(ask.number, why)))
+                effects.append(Deliver(ask.sink, cancellation(ask.number, why)))
         for call in upstream.calls.values():
             why = f"server {server.name!r} went away during the call: {reason}"
             if call.parking is not None and call.parking.handle is not None:
@@ -282,6 +306,71 @@ class Router:
                 effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
         upstream.calls.clear()
         return effects
+
+    def idle(self, name: str, info: ServerInfo | None, at: float) -> list[Effect]:
+        """A server is not running because nobody uses it; `info` is what is remembered of it. The next use wakes it."""
+        server = self.state.servers.get(name)
+        if server is None:
+            return []
+        return self._known(server, Phase.IDLE, info, at)
+
+    def claimable(self, name: str, info: ServerInfo, at: float) -> list[Effect]:
+        """A server of which each session has an instance of its own can be used; `info` was learnt from one of them."""
+        server = self.state.servers.get(name)
+        if server is None:
+            return []
+        return self._known(server, Phase.UP, info, at)
+
+    def _known(self, server: Server, phase: Phase, info: ServerInfo | None, at: float) -> list[Effect]:
+        before = None if server.phase is Phase.ABSENT else server.lists
+        server.phase = phase
+        if info is not None:
+            server.info = info
+            server.lists = info.lists
+        self.state.forget_catalogues()
+        effects = self._release(server, at) + self._release_lists(at)
+        return effects + self._lists_differ(server, before, server.lists)
+
+    def unclaimed(self, name: str, party: str, reason: str) -> list[Effect]:
+        """No instance could be started for a party: its waiting calls fail, and the next one tries again."""
+        server = self.state.servers.get(name)
+        if server is None:
+            return []
+        server.claims.pop(party, None)
+        mine = [call for call in server.waiting if call.session.party == party]
+        server.waiting = [call for call in server.waiting if call.session.party != party]
+        effects: list[Effect] = []
+        for call in mine:
+            if not call.over:
+                why = f"server {server.name!r} could not be started for this session: {reason}"
+                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+        return effects
+
+    def in_use(self, name: str) -> bool:
+        """Whether anybody has a call on a server, waits for it, or is subscribed to something of it."""
+        server = self.state.servers.get(name)
+        if server is None:
+            return False
+        subscribed = any(one == name for one, _ in self.state.subscriptions)
+        return bool(server.waiting) or subscribed or any(one.calls for one in server.upstreams)
+
+    def _release_claims(self, party: str) -> list[Effect]:
+        holding = [server for server in self.state.servers.values() if party in server.claims]
+        for server in holding:
+            del server.claims[party]
+        return [Release(server.name, party) for server in holding]
+
+    def _expire_claims(self, server: Server, at: float) -> list[Effect]:
+        """Give back the instances of per-request clients that have not used theirs for long; nobody closes those."""
+        busy = {one.party for one in server.upstreams if one.calls}
+        idle = [
+            party
+            for party, used in server.claims.items()
+            if at - used > PARTY_IDLE and party not in self.state.sessions and party not in busy
+        ]
+        for party in idle:
+            del server.claims[party]
+        return [Release(server.name, party) for party in idle]
 
     def drain(self, key: str) -> None:
         """No new calls for this instance."""
@@ -350,6 +439,8 @@ class Router:
         for server in self.state.servers.values():
             if server.waiting and server.waiting[0].deadline <= at:
                 effects += self._expire_waiting(server, at)
+            if server.claims:
+                effects += self._expire_claims(server, at)
         if self._requests.awaiting_lists and self._requests.awaiting_lists[0].deadline <= at:
             effects += self._release_lists(at)
         return effects + self._parking.expire(at) + self._rounds.expire(at)

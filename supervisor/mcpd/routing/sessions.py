@@ -32,6 +32,9 @@ class Session:
 
     A client of the per-request era has a session for each of its requests, which lasts as long as the request;
     `listening` is set while that is a `subscriptions/listen`.
+
+    `party` is who has an instance for itself where a server is not shared: the session, or in the per-request era all
+    requests of a principal at a view.
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class Session:
         "level",
         "listening",
         "opened_at",
+        "party",
         "prefixed",
         "principal",
         "protocol_version",
@@ -75,6 +79,7 @@ class Session:
         self.calls: dict[bytes, Call] = {}
         self.asks: dict[int, Ask] = {}
         self.opened_at = at
+        self.party = id
         self.used_at = at
 
     def __repr__(self) -> str:

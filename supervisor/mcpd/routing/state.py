@@ -18,6 +18,7 @@ MAX_ASKS = 64  # requests of one instance that wait for clients
 MAX_LEARNED = 4096  # URIs seen in results, whose server is remembered
 FIRST_LISTS_WAIT = 5.0  # seconds that a list waits for servers that were never up yet
 WAIT_FOR_SERVER = 30.0  # seconds that a call waits for a server that is being started, or is held by another session
+PARTY_IDLE = 600.0  # seconds after which a per-request client's own instance is given back
 CANCEL_GRACE = 10.0  # seconds that a cancelled call still counts as the child's work for its session
 
 
