@@ -179,7 +179,7 @@ class Backchannel:
     def _mint_token(self, ask: Ask, message: Message) -> bytes:
         """The ask's params, with a progress token of ours in place of the child's."""
         params = bytes(message.params)
-        if b"progressToken" not in params and b"\\u" not in params:
+        if b"progressToken" not in params and (b"\\" not in params or b"\\u" not in params):
             return params
         found = members(params)
         if "_meta" in found:

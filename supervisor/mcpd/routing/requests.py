@@ -135,7 +135,8 @@ class Requests:
         call.message = None
         if upstream.era is not session.era:
             if upstream.era is Era.HANDSHAKE:
-                params = meta.without_client(params)
+                assert session.client is not None
+                params = meta.without_client(params, session.client)
                 if call.method in methods.INTERACTIVE:
                     call.message = message
                     call.parking = Parking()
@@ -149,7 +150,7 @@ class Requests:
     ) -> Sequence[Effect]:
         """Write a request to an instance, under an id and a progress token of ours."""
         number = self._state.next_id()
-        if b"progressToken" in params or b"\\u" in params:
+        if b"progressToken" in params or (b"\\" in params and b"\\u" in params):  # one byte is found 50 times as fast
             params = _mint_token(call, number, params)
         if call.rounds is not None:
             session = call.session

@@ -75,6 +75,7 @@ _ENVELOPE = msgspec.json.Decoder(Message)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _ANY = msgspec.json.Decoder()
+_LARGE = 8192
 # {"jsonrpc":"2.0"} and, for each other member, its key, two quotes, a colon and a comma
 _BARE = 17
 _ENVELOPE_MEMBERS = frozenset({"id", "method", "params", "result", "error", "jsonrpc"})
@@ -97,12 +98,28 @@ def decode(frame: bytes) -> Message:
         return _decode_exactly(frame)
     if b"\n" in frame or b"\r" in frame:
         return decode(frame.translate(None, b"\r\n"))
-    if frame.count(b"{") + frame.count(b"[") > MAX_DEPTH:
+    if len(frame) > _LARGE:
+        if _opens_often(frame):
+            _check_depth(frame)
+    elif frame.count(b"{") + frame.count(b"[") > MAX_DEPTH:
         _check_depth(frame)
     if len(frame) != _compact_length(message) or b"\\" in (id := bytes(message.id)):
         return _decode_exactly(frame)
     _check(message, id)
     return message
+
+
+def _opens_often(frame: bytes) -> bool:
+    """Whether there are more than MAX_DEPTH brackets: for large frames, in which find is far faster than count."""
+    found = 0
+    for mark in (b"{", b"["):
+        at = frame.find(mark)
+        while at >= 0:
+            found += 1
+            if found > MAX_DEPTH:
+                return True
+            at = frame.find(mark, at + 1)
+    return False
 
 
 def _compact_length(message: Message) -> int:

@@ -121,6 +121,15 @@ def test_deep_json_is_refused(depth: int) -> None:
     assert "deeper" in refusal(nested).message
 
 
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"k":', b"}")])
+def test_deep_json_is_refused_in_large_frames_too(opening: bytes, closing: bytes) -> None:
+    deep, text = MAX_DEPTH + 1, b"x" * 100_000
+    nested = b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"t":"%b","a":%b1%b}}'
+    assert refusal(nested % (text, opening * deep, closing * deep)).code == methods.PARSE_ERROR
+    decode(nested % (text, opening * (MAX_DEPTH - 2), closing * (MAX_DEPTH - 2)))
+    decode(nested % (text + b"[{" * 500, opening, closing))
+
+
 def test_brackets_inside_of_strings_do_not_count_as_depth() -> None:
     frame = b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"%b","b":"\\\\","c":"\\"[["}}' % (b"[{" * 5000)
     assert decode(frame).method == "x"
