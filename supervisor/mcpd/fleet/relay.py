@@ -88,7 +88,8 @@ class Relay:
     ) -> Session:
         """Take one request of the per-request era; raises NotFound or Overloaded with nothing done."""
         at = self._clock.monotonic()
-        id = secrets.token_hex(16)
+        # only a subscription lasts long enough to be known by its id
+        id = secrets.token_hex(16) if message.method == methods.LISTEN else ""
         session = self._router.open_request(id, view, principal, transport, client, sink, at)
         self.submit(session, message, sink)
         return session

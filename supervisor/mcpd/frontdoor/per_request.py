@@ -7,7 +7,6 @@ The answer is one JSON body, unless something has to be streamed before it. A cl
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ PER_REQUEST: Final = frozenset(revision.encode() for revision in eras.PER_REQUES
 HANDSHAKE: Final = frozenset(revision.encode() for revision in eras.HANDSHAKE_REVISIONS)
 META_VERSION: Final = eras.META_VERSION.encode()
 NAMED: Final = {methods.TOOLS_CALL: "name", methods.PROMPTS_GET: "name", methods.RESOURCES_READ: "uri"}
+NONE: Final[set[Any]] = set()
 NO_ARGUMENTS: Final = Raw()
 
 # The status of an error that is answered as JSON; every other one is an answer like any: 200.
@@ -61,8 +61,7 @@ class PerRequest:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._relay = context.relay
-        self._in_flight: set[Answer] = set()
-        self._held: Counter[str] = Counter()
+        self._in_flight: dict[str, set[Answer]] = {}  # by principal
         self._mirrors: dict[bytes, tuple[mirrored.Mirror, ...]] = {}
         context.ticker.callbacks.append(self.tick)
 
@@ -97,22 +96,19 @@ class PerRequest:
             raise jsonrpc.WireError(methods.INVALID_PARAMS, f"params._meta: {meta.VERSION} is missing")
         _agree("MCP-Protocol-Version", headers.get(b"mcp-protocol-version"), client.version)
         _agree("Mcp-Method", headers.get(b"mcp-method"), message.method)
-        key = NAMED.get(message.method)
+        key, name = NAMED.get(message.method), ""
         if key is not None and key in params:
             name = jsonrpc.text(params[key])
-            header = headers.get(b"mcp-name")
-            if header != name.encode(errors="replace"):
-                _agree("Mcp-Name", header, name, encoded=True)
+            _agree("Mcp-Name", headers.get(b"mcp-name"), name, encoded=True)
         if client.version not in eras.PER_REQUEST_REVISIONS:
             raise unsupported(message.key, client.version)
-        if key == "name" and message.method == methods.TOOLS_CALL:
-            self._check_mirrored(view, params, headers)
+        if message.method == methods.TOOLS_CALL and name:
+            schema = self._relay.mirroring_schema(view, name)
+            if schema is not None:
+                self._check_mirrored(schema, params, headers)
         return client
 
-    def _check_mirrored(self, view: View, params: Mapping[str, Raw], headers: Headers) -> None:
-        schema = self._relay.mirroring_schema(view, jsonrpc.text(params["name"])) if "name" in params else None
-        if schema is None:
-            return
+    def _check_mirrored(self, schema: bytes, params: Mapping[str, Raw], headers: Headers) -> None:
         mirrors = self._mirrors.get(schema)
         if mirrors is None:
             if len(self._mirrors) >= CACHED_SCHEMAS:
@@ -123,37 +119,39 @@ class PerRequest:
             raise jsonrpc.WireError(methods.HEADER_MISMATCH, different)
 
     def _enter(self, answer: Answer) -> None:
-        if self._held[answer.principal] >= IN_FLIGHT:
+        held = self._in_flight.get(answer.principal)
+        if held is None:
+            held = self._in_flight[answer.principal] = set()
+        if len(held) >= IN_FLIGHT:
             raise Overloaded(f"{IN_FLIGHT} requests of this client are under way")
         if answer.listens:
             self.context.quota.take(answer.principal)
-        self._held[answer.principal] += 1
-        self._in_flight.add(answer)
+        held.add(answer)
 
-    def leave(self, answer: Answer) -> None:
-        """The relay owes nothing more for it."""
-        if answer not in self._in_flight:
-            return
-        self._in_flight.discard(answer)
-        self._held[answer.principal] -= 1
-        if not self._held[answer.principal]:
-            del self._held[answer.principal]
+    def leave(self, answer: Answer) -> bool:
+        """The relay owes nothing more for it. False if that was known."""
+        held = self._in_flight.get(answer.principal, NONE)
+        if answer not in held:
+            return False
+        held.discard(answer)
         if answer.listens:
             self.context.quota.give(answer.principal)
+        return True
 
     def give_up(self, answer: Answer) -> None:
         """Its client has gone."""
-        if answer in self._in_flight:
-            self.leave(answer)
-            if answer.session is not None:
-                self._relay.close_session(answer.session)
+        if self.leave(answer) and answer.session is not None:
+            self._relay.close_session(answer.session)
 
     def tick(self) -> None:
-        """Begin event streams for slow answers."""
+        """Begin event streams for slow answers, forget principals that have nothing under way."""
         before = self.context.ticker.now - STREAM_AFTER
-        for answer in list(self._in_flight):
-            if answer.phase is Phase.WAITING and answer.born <= before:
-                answer.begin_stream()
+        for principal, held in list(self._in_flight.items()):
+            for answer in list(held):
+                if answer.phase is Phase.WAITING and answer.born <= before:
+                    answer.begin_stream()
+            if not held:
+                del self._in_flight[principal]
 
 
 class Answer:

@@ -81,6 +81,7 @@ class Router:
         session = Session(id, principal, view, transport, sink, servers, at)
         session.compact = self.state.is_compact(view)
         session.era = Era.PER_REQUEST
+        session.client = client
         session.party = f"{principal}@{view}"
         session.protocol_version = client.version
         session.capabilities = client.capabilities

@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
+from mcpd.wire.meta import RequestMeta
 
 if TYPE_CHECKING:
     from mcpd.routing.correlation import Ask, Call
@@ -31,7 +32,7 @@ class Session:
     belongs to no call.
 
     A client of the per-request era has a session for each of its requests, which lasts as long as the request;
-    `listening` is set while that is a `subscriptions/listen`.
+    `client` is what the request said of it, and `listening` is set while that is a `subscriptions/listen`.
 
     `party` is who has an instance for itself where a server is not shared: the session, or in the per-request era all
     requests of a principal at a view.
@@ -41,6 +42,7 @@ class Session:
         "asks",
         "calls",
         "capabilities",
+        "client",
         "client_info",
         "compact",
         "era",
@@ -73,6 +75,7 @@ class Session:
         self.protocol_version: str | None = None
         self.capabilities: Mapping[str, Raw] = {}
         self.client_info: Mapping[str, Any] = {}
+        self.client: RequestMeta | None = None
         self.level: int | None = None
         self.era = Era.HANDSHAKE
         self.listening: Listening | None = None

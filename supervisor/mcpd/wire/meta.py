@@ -24,6 +24,9 @@ _BACKSLASH: Final = b"\\"  # a key may be spelled with escapes
 RESULT_TYPE: Final = b'"resultType"'
 CACHE_FIELDS: Final = b'"ttlMs":0,"cacheScope":"private",'
 
+_REMEMBERED: Final = 256  # metadata of clients that is not read again; the same client says the same each time
+_REMEMBERED_BYTES: Final = 2048
+
 CACHEABLE: Final = frozenset(
     {
         methods.TOOLS_LIST,
@@ -38,12 +41,20 @@ CACHEABLE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class RequestMeta:
-    """The client of one request: its revision, capabilities (raw values by name), the rest as raw JSON or None."""
+    """The client of one request: its revision, capabilities (raw values by name), the rest as raw JSON or None.
+
+    `raw` is the whole `_meta`, `others` what is left of it without all this (nothing, if nothing is).
+    """
 
     version: str
     capabilities: Mapping[str, Raw]
     client_info: Raw | None
     log_level: str | None
+    raw: bytes
+    others: bytes
+
+
+_remembered: dict[bytes, RequestMeta] = {}
 
 
 def request_meta(params: Bytes) -> RequestMeta | None:
@@ -59,36 +70,63 @@ def request_meta(params: Bytes) -> RequestMeta | None:
 
 def client_of(params: Mapping[str, Raw]) -> RequestMeta | None:
     """The same, of params that have been taken apart already."""
-    if "_meta" not in params or bytes(params["_meta"])[:1] != b"{":
+    if "_meta" not in params:
         return None
-    meta = members(params["_meta"])
+    raw = bytes(params["_meta"])
+    known = _remembered.get(raw)
+    if known is not None:
+        return known
+    if raw[:1] != b"{":
+        return None
+    meta = members(raw)
     if VERSION not in meta:
         return None
     try:
-        version = text(meta[VERSION])
-        if CAPABILITIES not in meta:
-            raise WireError(methods.INVALID_PARAMS, f"params._meta: {CAPABILITIES} is missing")
-        return RequestMeta(
-            version=version,
-            capabilities=members(meta[CAPABILITIES]),
-            client_info=meta.get(CLIENT_INFO),
-            log_level=text(meta[LOG_LEVEL]) if LOG_LEVEL in meta else None,
-        )
+        found = _client(raw, meta)
     except WireError as problem:
         raise WireError(methods.INVALID_PARAMS, problem.message) from None
+    if len(raw) <= _REMEMBERED_BYTES and b"progressToken" not in raw:
+        if len(_remembered) >= _REMEMBERED:
+            _remembered.clear()
+        _remembered[raw] = found
+    return found
 
 
-def without_client(params: bytes) -> bytes:
-    """Params for a handshake-era server: without what `_meta` says of the client, and without answers to questions."""
-    found = members(params)
-    kept = {key: value for key, value in found.items() if key not in ("inputResponses", "requestState")}
-    if "_meta" in found:
-        meta = {key: value for key, value in members(found["_meta"]).items() if key not in _OF_THE_CLIENT}
-        if meta:
-            kept["_meta"] = Raw(pack(meta))
-        else:
-            del kept["_meta"]
-    return pack(kept)
+def _client(raw: bytes, meta: Mapping[str, Raw]) -> RequestMeta:
+    version = text(meta[VERSION])
+    if CAPABILITIES not in meta:
+        raise WireError(methods.INVALID_PARAMS, f"params._meta: {CAPABILITIES} is missing")
+    others = {key: value for key, value in meta.items() if key not in _OF_THE_CLIENT}
+    return RequestMeta(
+        version=version,
+        capabilities=members(meta[CAPABILITIES]),
+        client_info=meta.get(CLIENT_INFO),
+        log_level=text(meta[LOG_LEVEL]) if LOG_LEVEL in meta else None,
+        raw=raw,
+        others=pack(others) if others else b"",
+    )
+
+
+def without_client(params: bytes, client: RequestMeta) -> bytes:
+    """Params for a handshake-era server: without what `_meta` says of the client, and without answers to questions.
+
+    Where `_meta` is the first or the last member it is cut out; nothing else can stand there and read like it.
+    """
+    if b'"inputResponses"' not in params and b'"requestState"' not in params and _BACKSLASH not in params:
+        at_front = b'{"_meta":%b,' % client.raw
+        if params.startswith(at_front):
+            kept = b'"_meta":%b,' % client.others if client.others else b""
+            return b"{%b%b" % (kept, params[len(at_front) :])
+        at_end = b',"_meta":%b}' % client.raw
+        if params.endswith(at_end):
+            kept = b',"_meta":%b' % client.others if client.others else b""
+            return b"%b%b}" % (params[: -len(at_end)], kept)
+    found = {key: value for key, value in members(params).items() if key not in ("inputResponses", "requestState")}
+    if client.others:
+        found["_meta"] = Raw(client.others)
+    else:
+        del found["_meta"]
+    return pack(found)
 
 
 def with_client(params: bytes, capabilities: Bytes, client_info: Bytes, version: str, level: str | None) -> bytes:
