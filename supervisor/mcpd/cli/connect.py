@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(number, signal.SIG_DFL)  # nothing is to be saved: the daemon sees the connection close
     try:
         places = socket_paths(options, os.environ, os.getuid())
-    except (OSError, ValueError) as problem:
+    except ValueError as problem:
         return StdioRelay(options.view, partial(_fail, Ended(BAD_CONFIGURATION, str(problem)))).run()
     start = partial(spawn, options.config, places) if options.spawn else None
     return StdioRelay(options.view, partial(reach, places), start).run()
@@ -129,7 +129,7 @@ def socket_paths(options: Options, environ: Mapping[str, str], uid: int) -> list
     """Where the daemon's socket may be, likeliest first: the rule of [daemon] runtime_dir in docs/registry.md.
 
     Clients start this program with hardly any environment, so without XDG_RUNTIME_DIR its usual value counts too.
-    Raises OSError or ValueError if the registry cannot be read.
+    Raises ValueError if the registry cannot be read.
     """
     if options.socket is not None:
         return [options.socket]
@@ -153,7 +153,7 @@ def _registry(explicit: str | None, environ: Mapping[str, str]) -> str | None:
         return explicit
     if named := environ.get("MCPD_CONFIG"):
         return named
-    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
     for path in (os.path.join(home, "mcpd", "mcpd.toml"), "/etc/mcpd/mcpd.toml"):
         if os.path.exists(path):
             return path
@@ -169,6 +169,8 @@ def _runtime_dir_of(path: str | None) -> str | None:
             data = file.read()
     except PermissionError:
         return None  # a registry that only the daemon may read: its socket is where the defaults say
+    except OSError as problem:
+        raise ValueError(f"{path} cannot be read: {problem.strerror}; name the registry with --config") from None
     if b"runtime_dir" not in data:
         return None
     import tomllib  # costs as much as everything else here together

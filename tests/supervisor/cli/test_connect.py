@@ -581,6 +581,9 @@ def test_a_registry_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with Connected("--config", str(broken)) as client:
         assert "broken.toml" in client.ask(1, "initialize")["error"]["message"]
         assert client.ended() == 78
+    with Connected("--config", str(tmp_path / "missing.toml")) as client:
+        assert "missing.toml cannot be read" in client.ask(1, "initialize")["error"]["message"]
+        assert client.ended() == 78
 
 
 def test_only_a_daemon_of_this_user_or_root_is_spoken_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
