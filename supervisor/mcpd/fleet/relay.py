@@ -96,7 +96,7 @@ class Relay:
 
     def mirroring_schema(self, view: View, tool: str) -> bytes | None:
         """The input schema of a tool some of whose parameters clients repeat in headers; None for any other."""
-        servers = self._state.servers_of(view)
+        servers = self._state.servers_of(view) if self._state.mirrors else None
         if servers is None:
             return None
         return self._state.catalogue_of(servers, prefixed=view.kind != "server").mirroring.get(tool)

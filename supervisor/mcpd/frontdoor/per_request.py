@@ -28,7 +28,6 @@ PER_REQUEST: Final = frozenset(revision.encode() for revision in eras.PER_REQUES
 HANDSHAKE: Final = frozenset(revision.encode() for revision in eras.HANDSHAKE_REVISIONS)
 META_VERSION: Final = eras.META_VERSION.encode()
 NAMED: Final = {methods.TOOLS_CALL: "name", methods.PROMPTS_GET: "name", methods.RESOURCES_READ: "uri"}
-NONE: Final[set[Any]] = set()
 NO_ARGUMENTS: Final = Raw()
 
 # The status of an error that is answered as JSON; every other one is an answer like any: 200.
@@ -82,10 +81,12 @@ class PerRequest:
         answer = Answer(self, scope, message, principal)
         try:
             self._enter(answer)
-            answer.session = self._relay.ask(view, principal, "streamable-http", message, client, answer)
+            session = self._relay.ask(view, principal, "streamable-http", message, client, answer)
         except McpdError as error:
             self.leave(answer)
             raise refusal_of(error, message.key) from None
+        if answer.owed:
+            answer.session = session
         return answer
 
     def _client(self, message: jsonrpc.Message, headers: Headers, view: View) -> meta.RequestMeta:
@@ -127,21 +128,24 @@ class PerRequest:
         if answer.listens:
             self.context.quota.take(answer.principal)
         held.add(answer)
+        answer.owed = True
 
     def leave(self, answer: Answer) -> bool:
         """The relay owes nothing more for it. False if that was known."""
-        held = self._in_flight.get(answer.principal, NONE)
-        if answer not in held:
+        if not answer.owed:
             return False
-        held.discard(answer)
+        answer.owed = False
+        answer.session = None  # which knows the answer as its sink: without this, a circle
+        self._in_flight[answer.principal].discard(answer)
         if answer.listens:
             self.context.quota.give(answer.principal)
         return True
 
     def give_up(self, answer: Answer) -> None:
         """Its client has gone."""
-        if self.leave(answer) and answer.session is not None:
-            self._relay.close_session(answer.session)
+        session = answer.session
+        if self.leave(answer) and session is not None:
+            self._relay.close_session(session)
 
     def tick(self) -> None:
         """Begin event streams for slow answers, forget principals that have nothing under way."""
@@ -171,6 +175,7 @@ class Answer:
         "born",
         "listens",
         "on_change",
+        "owed",
         "phase",
         "principal",
         "session",
@@ -184,7 +189,8 @@ class Answer:
         self.born = door.context.ticker.now
         self.principal = principal
         self.listens = message.method == methods.LISTEN
-        self.session: Session | None = None
+        self.owed = False  # whether the relay has still to answer
+        self.session: Session | None = None  # while it is
         self.on_change: Callable[[Any], None] | None = None
         self._door = door
         self._id = message.key

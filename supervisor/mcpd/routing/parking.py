@@ -20,6 +20,7 @@ WINDOW = 0.03  # seconds in which further questions of the same call are collect
 MAX_PARKED = 4096
 MAX_PARKED_A_PRINCIPAL = 256
 HANDLE_MARK = "mcpd:"
+_HANDLE_BYTES = b'"mcpd:'
 
 
 class ParkingLot:
@@ -152,9 +153,10 @@ class ParkingLot:
 
 def handle_of(params: Bytes) -> str | None:
     """The `requestState` of a retry, where it is one that we gave."""
-    if HANDLE_MARK.encode() not in bytes(params):
+    raw = bytes(params)
+    if _HANDLE_BYTES not in raw and b"\\" not in raw:
         return None
-    found = members(params)
+    found = members(raw)
     state = text(found["requestState"]) if "requestState" in found else ""
     return state if state.startswith(HANDLE_MARK) else None
 

@@ -10,6 +10,7 @@ from mcpd.routing.catalogue import Catalogue, merge
 from mcpd.routing.correlation import Phase, Server, Upstream
 from mcpd.routing.sessions import Session
 from mcpd.wire.address import View
+from mcpd.wire.mirrored import ANNOTATION
 
 MAX_WAITING = 1024  # calls that wait for one server
 MAX_SESSION_CALLS = 1024  # calls in flight for one session
@@ -49,6 +50,7 @@ class State:
         self.input_timeout = 120.0
         self.version = ""
         self._sequence = 0
+        self._mirrors: bool | None = None
         self._catalogues: dict[tuple[tuple[str, ...], bool], Catalogue] = {}
 
     def next_id(self) -> int:
@@ -114,6 +116,15 @@ class State:
     def forget_catalogues(self) -> None:
         """Some list, or who is there, has changed."""
         self._catalogues.clear()
+        self._mirrors = None
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether any tool may have parameters that clients repeat in headers."""
+        if self._mirrors is None:
+            known = [server.lists.tools for server in self.servers.values() if server.lists is not None]
+            self._mirrors = any(ANNOTATION in entry for tools in known for entry in tools)
+        return self._mirrors
 
     def level_for(self, server: str) -> int | None:
         """The most verbose log level that any session asked for; None if none did."""
