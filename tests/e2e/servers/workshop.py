@@ -1,9 +1,6 @@
 """A server whose calls can be held, counted and told apart; written as users write theirs, and run by the launcher."""
 
 import asyncio
-import os
-import subprocess
-import sys
 
 from fastmcp import Context, FastMCP
 
@@ -11,7 +8,6 @@ mcp = FastMCP("workshop")
 gates: dict[str, asyncio.Event] = {}
 ends: dict[str, asyncio.Future[str]] = {}
 PATIENCE = 20.0
-GRANDCHILD = "import signal\nsignal.pause()"
 
 
 @mcp.tool()
@@ -60,38 +56,6 @@ async def how_ended(key: str) -> str:
     """How a held call ended, when it has ended."""
     async with asyncio.timeout(PATIENCE):
         return await asyncio.shield(ends[key])
-
-
-@mcp.tool()
-async def pid() -> int:
-    """The number of this process, as it sees it."""
-    return os.getpid()
-
-
-@mcp.tool()
-async def variable(name: str) -> str | None:
-    """The value of an environment variable."""
-    return os.environ.get(name)
-
-
-@mcp.tool()
-async def breed(runaway: bool) -> str:
-    """Start a process that would live for ever; `runaway`: in a session of its own."""
-    subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", GRANDCHILD],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=runaway,
-    )
-    return "started"
-
-
-@mcp.tool()
-async def grumble(text: str) -> str:
-    """Write a line to stderr."""
-    print(text, file=sys.stderr, flush=True)
-    return text
 
 
 @mcp.tool()
