@@ -19,6 +19,7 @@ from mcpd.clock import Clock
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.config.secrets import resolve_env
 from mcpd.fleet import operators, status
+from mcpd.fleet.egress import Egress
 from mcpd.fleet.era import EraMemory
 from mcpd.fleet.eventlog import EventLog
 from mcpd.fleet.instance import Instance
@@ -105,8 +106,14 @@ class Engine:
         self._sandbox = sandbox
         self._environ = dict(os.environ if environ is None else environ)
         cookie = cookie_for(registry.daemon.runtime_dir)
+        self._egress = Egress(registry.daemon.runtime_dir / "egress", clock, self.start_task, self.tell)
         self._warden = warden or Warden(
-            sandbox, registry, self._environ, cookie=cookie, launcher=operators.launcher_path()
+            sandbox,
+            registry,
+            self._environ,
+            cookie=cookie,
+            launcher=operators.launcher_path(),
+            egress=self._egress.socket_for,
         )
         self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
         self.instances: dict[str, Instance] = {}
@@ -262,7 +269,10 @@ class Engine:
     def _forget(self, instance: Instance) -> None:
         del self.instances[instance.key]
         server = instance.spec.name
-        if not any(True for _ in self.instances_of(server)) and (log := self._logs.pop(server, None)) is not None:
+        if any(True for _ in self.instances_of(server)):
+            return
+        self._egress.forget(server)
+        if (log := self._logs.pop(server, None)) is not None:
             log.close()
 
     def _is_wanted(self, instance: Instance) -> bool:
