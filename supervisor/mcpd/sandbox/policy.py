@@ -113,6 +113,8 @@ class Premises:
     """The command that starts the relay to it, with the server's command to follow."""
     resolver: tuple[Bind, ...] = ()
     """Settings for names (resolv.conf), for network = "host"."""
+    mounts: tuple[Bind, ...] = ()
+    """What is seen inside elsewhere than outside; mcpd's own, never an operator's."""
     limits: Limits = NO_LIMITS
     files: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -234,6 +236,7 @@ def _binds(premises: Premises) -> tuple[Bind, ...]:
     binds |= {path: Bind(path, path, writable=True) for path in rules.write}
     if rules.network == "host":
         binds |= {bind.target: bind for bind in premises.resolver}
+    binds |= {bind.target: bind for bind in premises.mounts}
     if premises.egress is not None and rules.network == "allow":
         binds[bubblewrap.EGRESS_SOCKET] = Bind(premises.egress, bubblewrap.EGRESS_SOCKET)
     return tuple(binds.values())
