@@ -117,6 +117,10 @@ class Relay:
         """The client is gone for good."""
         self._execute(self._router.close_session(session, self._clock.monotonic()))
 
+    def client_gone(self, view: View, principal: str) -> None:
+        """A client of the per-request era that has a principal for itself will not come back."""
+        self._execute(self._router.client_gone(view, principal, self._clock.monotonic()))
+
     # for the fleet
 
     def set_servers(self, registry: Registry) -> None:
@@ -249,8 +253,10 @@ class Relay:
 
     def end_sessions(self) -> None:
         """The daemon stops: every session is told that nothing more comes."""
-        for session in tuple(self._state.sessions.values()):
+        ended = tuple(self._state.sessions.values())
+        for session in ended:
             self._execute(self._router.end_session(session, self._clock.monotonic()))
+        for session in ended:  # only now: several may be on one connection, which this closes
             session.push.end()
 
     # effects

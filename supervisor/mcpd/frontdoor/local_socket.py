@@ -6,7 +6,8 @@ The first line of a connection, the hello, says what is wanted; it is answered b
     {"mcpd":1,"ok":true,"daemon":"6f1c…"}   the daemon's instance: another one after a restart
     {"mcpd":1,"error":{"code":"not-found","message":"…"}}   or "bad-hello", "overloaded"; then the connection ends
 
-From then on every line is one message, as in the stdio transport of the specification. Only the user whom the daemon
+From then on every line is one message, as in the stdio transport of the specification: of either era, for a request
+that says in its `_meta` who asks stands for itself (2026-07-28). Only the user whom the daemon
 runs as gets in: by the mode of socket and directory, and by SO_PEERCRED (unix(7)).
 """
 
@@ -21,11 +22,11 @@ from typing import Final, Protocol, cast
 from mcpd.errors import McpdError, NotFound, Overloaded
 from mcpd.frontdoor.outbox import OUTBOX_LIMIT
 from mcpd.frontdoor.relay import Relay, Session, View
-from mcpd.frontdoor.sinks import Answers, per_request_refusal
+from mcpd.frontdoor.sinks import Answers, unsupported_version
 from mcpd.frontdoor.sockets import BACKLOG, peer_of
-from mcpd.wire import jsonrpc, methods
-from mcpd.wire.eras import BATCH_REVISION
-from mcpd.wire.jsonrpc import WireError
+from mcpd.wire import jsonrpc, meta, methods
+from mcpd.wire.eras import BATCH_REVISION, META_VERSION, PER_REQUEST_REVISIONS
+from mcpd.wire.jsonrpc import Message, WireError
 from mcpd.wire.lines import LineSplitter, Overlong
 
 HELLO_LIMIT: Final = 4096
@@ -35,6 +36,8 @@ MAX_CONNECTIONS: Final = 4096
 COPY_LIMIT: Final = 16 * 1024  # longer frames are not copied to get their line break
 LINGER: Final = 5.0
 HELLO_VERSION: Final = 1
+MAX_ASKS: Final = 1024  # requests of the per-request era that a connection may have under way
+_PER_REQUEST: Final = META_VERSION.encode()
 
 
 class LocalSocket:
@@ -52,6 +55,7 @@ class LocalSocket:
         self.uids = frozenset(uids)
         self.connections: set[Connection] = set()
         self.cut_off = 0  # clients that did not read
+        self.accepted = 0
         self._listening = listening
         self._server: asyncio.Server | None = None
 
@@ -95,7 +99,18 @@ class Phase(Enum):
 class Connection(asyncio.Protocol):
     """One client. It is the sink of what belongs to no request; `end` there means that the session is over."""
 
-    __slots__ = ("_answers", "_hello_timer", "_owner", "_phase", "_session", "_splitter", "_transport", "_uid")
+    __slots__ = (
+        "_answers",
+        "_asks",
+        "_hello_timer",
+        "_owner",
+        "_phase",
+        "_principal",
+        "_session",
+        "_splitter",
+        "_transport",
+        "_uid",
+    )
 
     def __init__(self, owner: LocalSocket) -> None:
         self._owner = owner
@@ -103,6 +118,8 @@ class Connection(asyncio.Protocol):
         self._splitter = LineSplitter(owner.max_line)
         self._answers = Answers(self.deliver)
         self._session: Session | None = None
+        self._asks: dict[bytes, Ask] = {}  # requests of the per-request era that have no answer yet, by id
+        self._principal = ""  # of these requests: nobody else's
         self._uid = -1
         self._transport: _Transport
         self._hello_timer: asyncio.TimerHandle | None = None
@@ -117,6 +134,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(_Transport, transport)
         self._owner.connections.add(self)
+        self._owner.accepted += 1
         self._uid = peer_of(self._transport.get_extra_info("socket")).uid
         if self._uid not in self._owner.uids:
             self._refuse("forbidden", "this socket belongs to another user")
@@ -165,6 +183,7 @@ class Connection(asyncio.Protocol):
             self._refuse("failed", str(problem))
         else:
             self._phase = Phase.OPEN
+            self._principal = f"local:{self._uid}#{self._owner.accepted}"
             self._stop_timer()
             self._write(jsonrpc.dump({"mcpd": 1, "ok": True, "daemon": self._owner.instance}))
 
@@ -205,15 +224,59 @@ class Connection(asyncio.Protocol):
         except WireError as problem:
             self._write(problem.answer())
             return
-        if session.protocol_version is None and (refused := per_request_refusal(message)) is not None:
-            self._write(refused)
-            return
         try:
-            self._owner.relay.submit(session, message, self._answers)
+            client = self._client(session, message)
+            if client is not None:
+                self._ask(session.view, message, client)
+            elif not (self._asks and message.method == methods.CANCELLED and self._cancelled(message)):
+                self._owner.relay.submit(session, message, self._answers)
+        except WireError as problem:
+            self._write(jsonrpc.error(message.key or b"null", problem.code, problem.message))
         except Overloaded as problem:
             if message.is_request:
                 data = {"retryAfter": problem.retry_after}
                 self._write(jsonrpc.error(message.key, methods.SERVER_UNAVAILABLE, str(problem), data))
+
+    def _client(self, session: Session, message: Message) -> meta.RequestMeta | None:
+        """Who asks, where a request stands for itself; None for the messages of the session. Raises WireError."""
+        client = None
+        if _PER_REQUEST in bytes(message.params) and message.is_request:
+            client = meta.request_meta(message.params)
+        if client is None and message.method == methods.DISCOVER and session.protocol_version is None:
+            raise WireError(methods.INVALID_PARAMS, f"params._meta: {meta.VERSION} is missing")
+        return client
+
+    def _ask(self, view: View, message: Message, client: meta.RequestMeta) -> None:
+        """A request that stands for itself. Raises WireError, Overloaded."""
+        if client.version not in PER_REQUEST_REVISIONS:
+            self._write(unsupported_version(message.key, client.version))
+            return
+        if message.key in self._asks:
+            raise WireError(methods.INVALID_REQUEST, "this id is in use by a request that is not answered yet")
+        if len(self._asks) >= MAX_ASKS:
+            raise Overloaded(f"{MAX_ASKS} requests of this connection are under way")
+        ask = self._asks[message.key] = Ask(self, message.key)
+        try:
+            ask.session = self._owner.relay.ask(view, self._principal, "stdio", message, client, ask)
+        except NotFound as problem:  # the view has gone from the registry
+            self.answered(ask)
+            raise WireError(methods.SERVER_UNAVAILABLE, str(problem)) from None
+        except Overloaded:
+            self.answered(ask)
+            raise
+
+    def _cancelled(self, message: Message) -> bool:
+        """Take back a request that stands for itself; False if the notice is not of such a one."""
+        ask = self._asks.pop(jsonrpc.canonical_id(bytes(jsonrpc.members(message.params).get("requestId", b""))), None)
+        if ask is None or ask.session is None:
+            return False
+        self._owner.relay.close_session(ask.session)
+        return True
+
+    def answered(self, ask: Ask) -> None:
+        """Nothing more comes for it."""
+        if self._asks.get(ask.id) is ask:
+            del self._asks[ask.id]
 
     # ------------------------------------------------------------- to the client
 
@@ -256,14 +319,39 @@ class Connection(asyncio.Protocol):
 
     def _leave(self) -> None:
         self._stop_timer()
+        asks, self._asks = self._asks, {}
+        for ask in asks.values():
+            if ask.session is not None:
+                self._owner.relay.close_session(ask.session)
         session, self._session = self._session, None
         if session is not None:
+            self._owner.relay.client_gone(session.view, self._principal)
             self._owner.relay.close_session(session)
 
     def _stop_timer(self) -> None:
         if self._hello_timer is not None:
             self._hello_timer.cancel()
             self._hello_timer = None
+
+
+class Ask:
+    """A request of the per-request era on a connection; the sink of what comes for it."""
+
+    __slots__ = ("_connection", "id", "session")
+
+    def __init__(self, connection: Connection, id: bytes) -> None:
+        self.id = id
+        self.session: Session | None = None
+        self._connection = connection
+
+    def deliver(self, frame: bytes, final: bool) -> None:
+        if final:
+            self._connection.answered(self)
+        self._connection.deliver(frame, final)
+
+    def end(self) -> None:
+        """Nothing (more) will come."""
+        self._connection.answered(self)
 
 
 def _view(hello: bytes) -> View | None:

@@ -18,6 +18,7 @@ from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.direct_stream import DirectStream
 from mcpd.frontdoor.exchange import Phase
 from mcpd.frontdoor.relay import Session, View
+from mcpd.frontdoor.sinks import unsupported_version
 from mcpd.wire import eras, jsonrpc, meta, methods, mirrored, sse
 
 STREAM_AFTER: Final = 10.0  # seconds without an answer, after which an event stream keeps the connection alive
@@ -102,7 +103,7 @@ class PerRequest:
             name = jsonrpc.text(params[key])
             _agree("Mcp-Name", headers.get(b"mcp-name"), name, encoded=True)
         if client.version not in eras.PER_REQUEST_REVISIONS:
-            raise unsupported(message.key, client.version)
+            raise Refusal(Reply(400, unsupported_version(message.key, client.version), (JSON,)))
         if message.method == methods.TOOLS_CALL and name:
             schema = self._relay.mirroring_schema(view, name)
             if schema is not None:
@@ -273,13 +274,6 @@ def status_of(frame: bytes) -> int:
     error = jsonrpc.value_of(jsonrpc.decode(frame).error)
     code = error.get("code") if isinstance(error, dict) else None
     return STATUSES.get(code, 200) if isinstance(code, int) else 200
-
-
-def unsupported(id: bytes, version: str) -> Refusal:
-    """What answers a request of a revision that is not served (2026-07-28, basic, Protocol Version)."""
-    data = {"supported": list(eras.PER_REQUEST_REVISIONS), "requested": version}
-    why = f"revision {version!r} is not served; see error.data.supported"
-    return refusal(400, why, code=methods.UNSUPPORTED_VERSION, id=id, data=data)
 
 
 def _agree(name: str, header: bytes | None, text: str, *, encoded: bool = False) -> None:

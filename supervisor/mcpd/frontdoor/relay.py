@@ -96,6 +96,11 @@ class Relay(Protocol):
         """
         ...
 
+    def client_gone(self, view: View, principal: str) -> None:
+        """Nothing more comes from this client of `ask`, whose principal is nobody else's: what it was asked for is
+        given up."""
+        ...
+
     def close_session(self, session: Session) -> None:
         """The client is gone for good: calls are cancelled, subscriptions given up, nothing is delivered any more."""
         ...

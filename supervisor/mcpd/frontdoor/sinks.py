@@ -1,4 +1,5 @@
-"""What the transports that send everything on one stream have in common: HTTP+SSE and the local socket."""
+"""What several transports have in common, most of it those that send everything on one stream: HTTP+SSE and the local
+socket."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcpd.wire import jsonrpc, methods
-from mcpd.wire.eras import META_VERSION
+from mcpd.wire.eras import META_VERSION, PER_REQUEST_REVISIONS
 from mcpd.wire.jsonrpc import Message
 
 _META_VERSION: Final = META_VERSION.encode()
@@ -23,6 +24,13 @@ class Answers:
 
     def end(self) -> None:
         """The request was cancelled: on a stream of messages there is nothing to end."""
+
+
+def unsupported_version(id: bytes, version: str) -> bytes:
+    """What answers a request of a revision that is not served (2026-07-28, basic, Protocol Version)."""
+    data = {"supported": list(PER_REQUEST_REVISIONS), "requested": version}
+    why = f"revision {version!r} is not served; see error.data.supported"
+    return jsonrpc.error(id, methods.UNSUPPORTED_VERSION, why, data)
 
 
 def per_request_refusal(message: Message) -> bytes | None:

@@ -14,6 +14,7 @@ from mcpd.routing.correlation import Ask, Call
 from mcpd.routing.effects import Deliver, Effect, Timer, WriteLine
 from mcpd.routing.state import CANCEL_GRACE, State
 from mcpd.wire import meta, methods
+from mcpd.wire.address import View
 from mcpd.wire.jsonrpc import Bytes, Message, dump, error, failure, members, notification, pack, result, text, value_of
 
 WINDOW = 0.03  # seconds in which further questions of the same call are collected
@@ -117,6 +118,14 @@ class ParkingLot:
         """The child took a question back, or has been refused it."""
         if ask.call is not None and ask.call.parking is not None:
             ask.call.parking.questions.pop(str(ask.number), None)
+
+    def abandon(self, principal: str, view: View, at: float) -> None:
+        """A client will not come back: what it was asked expires now."""
+        for call in self._parked.values():
+            if (call.session.principal, call.session.view) == (principal, view) and call.parking is not None:
+                call.parking.until = at
+                for ask in call.parking.questions.values():
+                    ask.deadline = at
 
     def expire(self, at: float) -> list[Effect]:
         """Give up the calls whose clients did not come back; their questions have expired by themselves."""

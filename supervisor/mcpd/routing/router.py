@@ -82,7 +82,7 @@ class Router:
         session.compact = self.state.is_compact(view)
         session.era = Era.PER_REQUEST
         session.client = client
-        session.party = f"{principal}@{view}"
+        session.party = party_of(principal, view)
         session.protocol_version = client.version
         session.capabilities = client.capabilities
         if client.log_level in methods.LOG_LEVELS:
@@ -116,6 +116,11 @@ class Router:
         if session.era is Era.HANDSHAKE:
             effects += self._release_claims(session.party)
         return effects
+
+    def client_gone(self, view: View, principal: str, at: float) -> list[Effect]:
+        """A client of the per-request era, one that is known by its connection, is gone for good."""
+        self._parking.abandon(principal, view, at)
+        return self._release_claims(party_of(principal, view))
 
     # from clients
 
@@ -557,6 +562,11 @@ class Router:
 
     def _list_changes(self, sessions: Iterable[Session], kinds: Iterable[str]) -> list[Effect]:
         return self._subscriptions.list_changed(sessions, kinds)
+
+
+def party_of(principal: str, view: View) -> str:
+    """All requests of one client of the per-request era."""
+    return f"{principal}@{view}"
 
 
 def _upstream(call: Call) -> Upstream:

@@ -289,20 +289,143 @@ async def test_only_requests_are_of_an_era(place: Place) -> None:
         assert (await peer.hear()) == {"jsonrpc": "2.0", "id": 1, "result": {}}
 
 
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {"sampling": {}},
+}
+
+
+def asked(id: Any, method: str, meta: dict[str, Any] = META, **params: Any) -> dict[str, Any]:
+    """A request that stands for itself."""
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": meta}}
+
+
+async def test_requests_that_stand_for_themselves_need_no_initialize(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"}, asked("a", "server/discover"))
+        await peer.hear()
+        found = await peer.hear()
+        assert (found["id"], found["result"]["supportedVersions"]) == ("a", ["2026-07-28"])
+
+        await peer.say(asked(2, "tools/call", name="echo", arguments={"x": 1}))
+        answer = await peer.hear()
+        assert (answer["result"]["resultType"], answer["result"]["content"][0]["text"]) == ("complete", '{"x": 1}')
+        assert "_meta" not in place.child.calls[-1]["params"]
+
+
+async def test_both_eras_on_one_connection(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.open()
+        await peer.say(call(1, "echo"), asked(2, "tools/call", name="echo", arguments={}))
+
+        answers = {answer["id"]: "resultType" in answer["result"] for answer in [await peer.hear(), await peer.hear()]}
+        assert answers == {1: False, 2: True}
+
+
+async def test_a_session_may_speak_of_the_other_era(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.open()
+        await peer.say(call(1, "echo", text="io.modelcontextprotocol/protocolVersion"))
+        assert "resultType" not in (await peer.hear())["result"]
+
+
 @pytest.mark.parametrize(
-    "message",
+    ("message", "code"),
     [
-        {"method": "server/discover"},
-        {"method": "tools/list", "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}},
+        ({"jsonrpc": "2.0", "id": 7, "method": "server/discover"}, -32602),
+        (asked(7, "tools/list", {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}), -32602),
+        (asked(7, "tools/list", {**META, "io.modelcontextprotocol/protocolVersion": "1999-01-01"}), -32022),
+        (asked(7, "initialize"), -32601),
+        (asked(7, "ping"), -32601),
     ],
 )
-async def test_clients_of_the_other_era_are_sent_back_to_initialize(place: Place, message: dict[str, Any]) -> None:
+async def test_requests_that_cannot_stand_for_themselves(place: Place, message: dict[str, Any], code: int) -> None:
     async with place.connect() as peer:
-        await peer.say({"mcpd": 1, "view": "server:one"}, {"jsonrpc": "2.0", "id": 1, **message})
+        await peer.say({"mcpd": 1, "view": "server:one"}, message)
         await peer.hear()
-        assert (await peer.hear())["error"]["code"] == -32601
-        await peer.say(initialize())
-        assert "result" in await peer.hear()
+        refused = await peer.hear()
+        assert (refused["id"], refused["error"]["code"]) == (7, code)
+        if code == -32022:
+            assert refused["error"]["data"] == {"supported": ["2026-07-28"], "requested": "1999-01-01"}
+
+
+async def test_an_id_in_use_is_refused(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"}, *[asked(7, "tools/call", name="hold", arguments={})] * 2)
+        await peer.hear()
+        assert (await peer.hear())["error"]["code"] == -32600
+        await until(lambda: bool(place.child.held))
+        place.child.release()
+        assert (await peer.hear())["result"]["content"][0]["text"] == "released"
+
+
+async def test_a_request_that_stands_for_itself_can_be_cancelled(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"}, asked(7, "tools/call", name="hold", arguments={}))
+        await peer.hear()
+        await until(lambda: bool(place.child.held))
+        await peer.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}})
+        await until(lambda: place.child.cancelled == place.child.held)
+        place.child.release()
+        await peer.say(asked(7, "tools/call", name="echo", arguments={}))
+        assert (await peer.hear())["result"]["content"][0]["text"] == "{}"
+
+
+async def test_a_subscription_lives_until_it_is_cancelled(place: Place) -> None:
+    async with place.connect() as peer:
+        wanted = {"notifications": {"toolsListChanged": True}}
+        await peer.say({"mcpd": 1, "view": "server:one"}, asked("s", "subscriptions/listen", **wanted))
+        await peer.hear()
+        tag = {"io.modelcontextprotocol/subscriptionId": "s"}
+        acknowledged = await peer.hear()
+        assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
+        assert acknowledged["params"] == {**wanted, "_meta": tag}
+
+        place.child.say({"method": "notifications/tools/list_changed"})
+        changed = await peer.hear()
+        assert (changed["method"], changed["params"]["_meta"]) == ("notifications/tools/list_changed", tag)
+
+        await peer.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "s"}})
+        await peer.say(asked(1, "server/discover"))
+        assert (await peer.hear())["id"] == 1
+        place.child.say({"method": "notifications/tools/list_changed"})
+        await peer.say(asked(2, "server/discover"))
+        assert (await peer.hear())["id"] == 2
+
+
+async def test_a_subscription_ends_gracefully_with_the_daemon(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"}, asked("s", "subscriptions/listen", notifications={}))
+        await peer.hear()
+        await peer.hear()
+        place.relay.end_sessions()
+        assert (await peer.hear())["result"]["resultType"] == "complete"
+
+
+async def test_what_a_client_was_asked_is_given_up_with_its_connection(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"}, asked(7, "tools/call", name="ask", arguments={}))
+        await peer.hear()
+        result = (await peer.hear())["result"]
+        assert result["resultType"] == "input_required"
+    await place.deserted()
+
+    async with place.connect() as peer:  # another client, though it is the same user
+        retry = asked(1, "tools/call", name="ask", arguments={}, requestState=result["requestState"])
+        await peer.say({"mcpd": 1, "view": "server:one"}, retry)
+        await peer.hear()
+        assert (await peer.hear())["error"]["code"] == -32602
+    ticking = asyncio.ensure_future(place.relay.run())
+    await until(lambda: bool(place.child.cancelled))
+    ticking.cancel()
+
+
+async def test_requests_of_a_closed_connection_are_cancelled(place: Place) -> None:
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"}, asked(7, "tools/call", name="hold", arguments={}))
+        await until(lambda: bool(place.child.held))
+    await place.deserted()
+    await until(lambda: place.child.cancelled == place.child.held)
 
 
 async def test_overload_is_told_to_whom_it_concerns(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
