@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from mcpd import __version__
+from mcpd.cli.editing import add_to
 from mcpd.cli.failures import FAILED, Commands, Failed
 from mcpd.cli.options import Config, Json, Operator, Socket, server_names
 from mcpd.control.view import Event, ToolStatus
@@ -350,6 +351,9 @@ def client_config(
         return
     typer.echo(f"{path}: entry {called!r} written" + (f"; before: {written.backup}" if written.backup else ""))
     typer.echo(f"next: {kind.next_step}")
+
+
+add_to(app)
 
 
 @app.command("connect", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

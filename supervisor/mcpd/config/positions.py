@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import tomli
@@ -33,6 +34,22 @@ def positions(text: str) -> Mapping[KeyPath, int]:
     return _Walk(text).document()
 
 
+@dataclass(slots=True)
+class Section:
+    """What stands under one `[header]`: offsets of the header's bracket, and behind the last value (or the header)."""
+
+    path: KeyPath
+    start: int
+    end: int
+
+
+def sections(text: str) -> list[Section]:
+    """The sections of a valid TOML document in their order; the first, without a header, has the path ()."""
+    walk = _Walk(text)
+    walk.document()
+    return walk.sections
+
+
 def nearest(places: Mapping[KeyPath, int], path: KeyPath) -> int | None:
     """The line of `path`, else of the closest table around it that the document has."""
     for length in range(len(path), 0, -1):
@@ -48,6 +65,7 @@ class _Walk:
         self.at = 0
         self.places: dict[KeyPath, int] = {}
         self._breaks = [index for index, char in enumerate(text) if char == "\n"]
+        self.sections = [Section((), 0, 0)]
         self._elements: dict[KeyPath, int] = {}  # arrays of tables: index of the latest [[header]]
 
     def document(self) -> Mapping[KeyPath, int]:
@@ -55,9 +73,12 @@ class _Walk:
         self._skip(_BLANK)
         while self.at < len(self.text):
             if self.text[self.at] == "[":
+                start = self.at
                 table = self._header()
+                self.sections.append(Section(table, start, self.at))
             else:
                 self._pair(table)
+                self.sections[-1].end = self.at
             self._skip(_BLANK)
         return self.places
 

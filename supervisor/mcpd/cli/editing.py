@@ -1,0 +1,421 @@
+"""The commands of `mcpctl` that change the registry's files, and then have the daemon read them.
+
+A change is checked as the daemon would check it, before it is written; what the daemon refuses all the same (its PATH
+may be another) is taken back.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from mcpd.cli.failures import BAD_CONFIG, FAILED, Failed, complain
+from mcpd.cli.options import Operator, server_names
+from mcpd.control.client import NoDaemon, Refused
+from mcpd.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from mcpd.config.edit import Edit
+    from mcpd.control.view import ReloadReport
+
+LARGEST_INPUT: Final = 64 * 1024 * 1024
+
+Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change in the file; change nothing.")]
+Into = Annotated[
+    Path | None, typer.Option("--file", metavar="NAME.toml", help="Into this file of servers.d, made if missing.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these commands of `app`."""
+    app.command()(add)
+    app.command()(remove)
+    app.command()(enable)
+    app.command()(disable)
+    app.command("import")(import_servers)
+
+
+# -- One server ------------------------------------------------------------------------------------------------------
+
+
+def add(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it shall be called.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- WORD...]", help="The program and its arguments; or arguments.")
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option(metavar="PROGRAM", help="A program, or a whole line, split as a shell does.")
+    ] = None,
+    script: Annotated[str | None, typer.Option(metavar="FILE[:OBJECT]", help="A Python file.")] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="A variable.")] = None,
+    secret: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=FILE", help="A variable, its value in this file of secrets_dir.")
+    ] = None,
+    cwd: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it is started.")] = None,
+    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Its sandbox; see docs/sandbox.md.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key: limits.memory=1GiB")
+    ] = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Write it down, but do not start it.")] = False,
+    file: Into = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Add a server to the registry, and start it.
+
+    mcpctl add time --script servers/time.py; mcpctl add memory --profile unsandboxed -- npx -y some-server
+    """
+    from mcpd.config import edit
+
+    table = _source(ctx, command, script, list(words or ()))
+    if cwd is not None:
+        table["cwd"] = os.path.abspath(cwd)
+    variables: dict[str, Any] = dict(_pair(one, "--env") for one in env or ())
+    variables |= {key: {"secret": value} for key, value in (_pair(one, "--secret") for one in secret or ())}
+    if variables:
+        table["env"] = variables
+    if profile is not None:
+        table["sandbox"] = {"profile": profile}
+    if disabled:
+        table["enabled"] = False
+    for one in settings or ():
+        _set(table, *_pair(one, "--set"))
+    _carry_out(ctx, lambda path: edit.add(path, {name: table}, file=file), name, "added", dry_run, may_make=True)
+
+
+def _source(ctx: typer.Context, command: str | None, script: str | None, words: list[str]) -> dict[str, Any]:
+    if command is not None and script is not None:
+        raise typer.BadParameter("it is either a command or a script", ctx, param_hint="--script")
+    if script is not None:
+        table: dict[str, Any] = {"script": os.path.abspath(os.path.expanduser(script))}
+        return {**table, "args": words} if words else table
+    if command is not None:
+        split = [command] if Path(command).exists() else shlex.split(command)
+        words = [*split, *words]
+    if not words:
+        raise typer.BadParameter("say what it runs: --script FILE, --command PROGRAM, or -- PROGRAM …", ctx)
+    if "/" in words[0]:
+        words[0] = os.path.abspath(os.path.expanduser(words[0]))
+    return {"command": words}
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
+    return key, value
+
+
+def _set(table: dict[str, Any], key: str, text: str) -> None:
+    """`a.b` = what `text` is in TOML, or, where that is nothing, the text itself."""
+    import tomli
+
+    try:
+        value = tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise typer.BadParameter(f"{part} is no table", param_hint="--set")
+    table[last] = value
+
+
+def remove(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
+    """Stop a server and take it out of the registry."""
+    from mcpd.config import edit
+
+    _carry_out(ctx, lambda path: edit.remove(path, name), name, "removed", dry_run)
+
+
+def enable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
+    """Write down that a server is to be run, and start it."""
+    from mcpd.config import edit
+
+    _carry_out(ctx, lambda path: edit.enable(path, name, True), name, "enabled", dry_run)
+
+
+def disable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
+    """Write down that a server is not to be run, and stop it."""
+    from mcpd.config import edit
+
+    _carry_out(ctx, lambda path: edit.enable(path, name, False), name, "disabled", dry_run)
+
+
+def _carry_out(
+    ctx: typer.Context, plan: Callable[[Path], Edit], name: str, done: str, dry_run: bool, may_make: bool = False
+) -> None:
+    from mcpd.config import edit
+
+    operator = _operator(ctx)
+    path = registry_path(operator, may_make=may_make)
+    change = plan(path)
+    if not change:
+        typer.echo(f"{change.file}: {name} is {done} already")
+        return
+    if new := edit.objections(path, change, os.environ):
+        raise ConfigError(*new)
+    if dry_run:
+        typer.echo(change.diff(), nl=False)
+        return
+    was_right = not edit.problems(path, os.environ)
+    backup = edit.write(change)
+    typer.echo(f"{change.file}: {name} {done}" + (f"; before: {backup}" if backup else ""))
+    _reload(operator, path, lambda: edit.take_back(change) if was_right else None, (name,))
+
+
+def registry_path(operator: Operator, *, may_make: bool = False) -> Path:
+    """The registry that is meant: the one that was named, the running daemon's, or the usual one.
+
+    With `may_make` one that is not there yet, but would be looked for. Raises ConfigError.
+    """
+    from mcpd.config.environment import config_home
+    from mcpd.config.load import find_registry
+
+    if operator.config is None:
+        try:
+            return Path(operator.client.daemon().registry)
+        except NoDaemon:
+            pass
+    try:
+        return find_registry(operator.config, os.environ)
+    except ConfigError:
+        if operator.config is not None or not may_make:
+            raise
+        return config_home(os.environ) / "mcpd" / "mcpd.toml"
+
+
+def _reload(operator: Operator, path: Path, take_back: Callable[[], None], names: Sequence[str]) -> None:
+    """Have the daemon read the registry; if it refuses, take the change back."""
+    try:
+        runs_with = Path(operator.client.daemon().registry)
+        if os.path.realpath(runs_with) != os.path.realpath(path):
+            typer.echo(f"the daemon runs with {runs_with}, and was not told", err=True)
+            return
+        report = operator.client.reload()
+    except NoDaemon:
+        typer.echo("no daemon is running: it counts from the next start")
+        return
+    except Refused as refusal:
+        take_back()
+        complain("mcpctl", refusal)
+        raise Failed("the daemon refuses it; nothing was changed", "", BAD_CONFIG) from None
+    _tell(operator, report, names)
+
+
+def _tell(operator: Operator, report: ReloadReport, names: Sequence[str]) -> None:
+    from mcpd.cli import render
+
+    render.show(render.reload_report(report), render.console())
+    about = tuple(f"servers.{name}" for name in names)
+    for text in report.warnings:
+        if any(key in text for key in about):
+            typer.echo(f"mcpctl: warning: {text}", err=True)
+    for text in report.problems:
+        typer.echo(f"mcpctl: {text}", err=True)
+    for status in operator.client.servers():
+        if status.name in names and status.enabled and status.state == "STOPPED":
+            typer.echo(f"{status.name} was stopped by hand: `mcpctl start {status.name}` starts it", err=True)
+    if report.problems:
+        raise typer.Exit(FAILED)
+
+
+# -- Many at once ----------------------------------------------------------------------------------------------------
+
+
+def import_servers(
+    ctx: typer.Context,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="A client's configuration; or claude-desktop, claude-code, cursor, vscode."
+        ),
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="Leave what looks secret in the registry.")] = False,
+    profile: Annotated[
+        str, typer.Option(metavar="PROFILE", help="The sandbox of each; see docs/sandbox.md.")
+    ] = "unsandboxed",
+    project: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Those of one project in Claude Code's file.")
+    ] = None,
+    file: Into = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take out what the last import brought.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Take over the servers that a client starts itself.
+
+    They run as they did: unsandboxed, unless --profile says otherwise. What looks like a secret becomes a file in the
+    secrets directory.
+    """
+    from mcpd.cli.importing import Wishes, convert, entries_of, other_projects
+
+    if undo == (source is not None):
+        raise typer.BadParameter("name a file, or say --undo", ctx, param_hint="FILE")
+    operator = _operator(ctx)
+    if source is None:
+        _undo_import(operator, registry_path(operator), dry_run)
+        return
+    path = registry_path(operator, may_make=True)
+    where = _client_file(source)
+    document = _read_json(where)
+    wishes = Wishes(
+        taken=_names_in(path), inline=inline, profile=profile, environ=os.environ, home=Path.home()
+    )  # fmt: skip
+    converted, rejected = convert(entries_of(document, project), wishes)
+    refused = [(one.title, one.reason) for one in rejected]
+    if project is None:
+        refused += [(name, "it is a project of its own: see --project") for name in other_projects(document)]
+    _Import(operator, path, where, file).carry_out(converted, refused, dry_run)
+
+
+def _client_file(source: str) -> Path:
+    import sys
+
+    from mcpd.cli.clients import TARGETS
+
+    if source in TARGETS and not Path(source).exists():
+        return TARGETS[source].path(sys.platform, os.environ, Path.home())
+    return Path(os.path.abspath(os.path.expanduser(source)))
+
+
+def _read_json(path: Path) -> Any:
+    from mcpd.cli.jsonedit import NotJson, read
+
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST_INPUT + 1)
+    if len(content) > LARGEST_INPUT:
+        raise Failed(f"{path}: is over {LARGEST_INPUT} bytes", "is it the right file?")
+    try:
+        return read(content.decode("utf-8-sig"))
+    except (NotJson, UnicodeDecodeError) as error:
+        raise Failed(f"{path}: {error}", "mend the file; it was only read") from None
+
+
+def _names_in(path: Path) -> frozenset[str]:
+    """The servers of the registry. Raises ConfigError if it cannot be used as it is."""
+    from mcpd.config.load import load
+
+    return frozenset(load(path, os.environ, tolerate_missing=True).servers) if path.exists() else frozenset()
+
+
+class _Import:
+    """One import into one file; what it did is noted beside the registry, to be undone."""
+
+    def __init__(self, operator: Operator, path: Path, source: Path, file: Path | None) -> None:
+        self._operator = operator
+        self._path = path
+        self._source = source
+        self._file = file
+
+    def carry_out(self, converted: Sequence[Any], refused: list[tuple[str, str]], dry_run: bool) -> None:
+        """Add what can be added; tell of everything."""
+        change, converted = self._plan(converted, refused)
+        if not dry_run or change is None:
+            self._tell(converted, refused)
+        if change is None:
+            if refused:
+                raise typer.Exit(FAILED)
+            typer.echo(f"{self._source}: there is no server in it")
+            return
+        if dry_run:
+            typer.echo(change.diff(), nl=False)
+            self._tell((), refused)
+            return
+        self._write(change, converted)
+
+    def _plan(self, converted: Sequence[Any], refused: list[tuple[str, str]]) -> tuple[Edit | None, Sequence[Any]]:
+        """The edit for those entries that are right by themselves; the others go to `refused`."""
+        from mcpd.config import edit
+
+        left = list(converted)
+        while left:
+            tables = {one.name: one.table for one in left}
+            change = edit.add(self._path, tables, file=self._file, comment=f"imported from {self._source}")
+            new = edit.objections(self._path, change, os.environ)
+            if not new:
+                return change, left
+            wrong = {one.name: str(problem) for one in left for problem in new if _is_about(problem.key, one.name)}
+            if not wrong:
+                raise ConfigError(*new)
+            refused += [(one.title, wrong[one.name]) for one in left if one.name in wrong]
+            left = [one for one in left if one.name not in wrong]
+        return None, ()
+
+    def _tell(self, converted: Sequence[Any], refused: Sequence[tuple[str, str]]) -> None:
+        for one in converted:
+            typer.echo(f"  {one.name}  {shlex.join(one.table['command'])}")
+            for text in one.notes:
+                typer.echo(f"    {text}")
+        for title, reason in refused:
+            typer.echo(f"  not converted: {title}: {reason}", err=True)
+
+    def _write(self, change: Edit, converted: Sequence[Any]) -> None:
+        from mcpd.cli import imported
+        from mcpd.config import edit
+
+        secrets_dir = self._secrets_dir(change)
+        secrets = {file: value for one in converted for file, value in one.secrets.items()}
+        made = imported.write_secrets(secrets_dir, secrets)
+        try:
+            backup = edit.write(change, imported.BACKUP)
+        except BaseException:
+            imported.remove_secrets(made)
+            raise
+        names = [one.name for one in converted]
+        imported.remember(self._path, imported.note_of(self._source, change, backup, made, names))
+        for secret in made:
+            typer.echo(f"{secret}: the secret of a server, mode 0600")
+        typer.echo(f"{change.file}: {len(names)} added; `mcpctl import --undo` takes them out again")
+
+        def take_back() -> None:
+            edit.take_back(change)
+            imported.remove_secrets(made)
+            imported.forget(self._path)
+
+        _reload(self._operator, self._path, take_back, names)
+
+    def _secrets_dir(self, change: Edit) -> Path:
+        from mcpd.config.load import load
+
+        instead: Mapping[Path, str] = {change.file: change.after}
+        return load(self._path, os.environ, tolerate_missing=True, instead=instead).daemon.secrets_dir
+
+
+def _is_about(key: str, name: str) -> bool:
+    return key == f"servers.{name}" or key.startswith(f"servers.{name}.")
+
+
+def _undo_import(operator: Operator, path: Path, dry_run: bool) -> None:
+    from mcpd.cli import imported
+    from mcpd.config import edit
+
+    note = imported.noted(path)
+    if note is None:
+        raise Failed(f"{path}: no import is noted beside it", "`mcpctl remove NAME` takes out one server")
+    try:
+        change = imported.undoing(path, note)
+    except NotFound:
+        change = None
+    if change is not None:
+        if new := edit.objections(path, change, os.environ):
+            raise ConfigError(*new)
+        if dry_run:
+            typer.echo(change.diff(), nl=False)
+            return
+        edit.write(change)
+    imported.remove_secrets(note.secrets)
+    imported.forget(path)
+    typer.echo(f"{note.file}: as before the import of {note.source}")
+    _reload(operator, path, lambda: None, ())
+
+
+def _operator(ctx: typer.Context) -> Operator:
+    assert isinstance(ctx.obj, Operator)
+    return ctx.obj
