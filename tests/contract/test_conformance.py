@@ -20,7 +20,16 @@ from support.daemon import ROOT
 KNOWN: dict[tuple[str, str], set[str]] = {
     ("direct", HANDSHAKE): set(),
     ("direct", PER_REQUEST): set(),
+    ("both", HANDSHAKE): set(),
+    ("both", PER_REQUEST): set(),
     ("auto", HANDSHAKE): set(),
+    # one wants a key of the server's choice, which no handshake child can give; two ask for the client's roots, of which
+    # a shared child is not told
+    ("auto", PER_REQUEST): {
+        "input-required-result-basic-elicitation",
+        "input-required-result-basic-list-roots",
+        "input-required-result-multiple-input-requests",
+    },
 }
 BY_NAME = {block.name: block for block in BLOCKS}
 
