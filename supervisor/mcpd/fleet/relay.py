@@ -40,6 +40,7 @@ from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message, WireError
 from mcpd.wire.meta import RequestMeta
+from mcpd.wire.principal import EVERYTHING, Grants
 
 MAX_SESSIONS = 10_000
 TICK = 1.0
@@ -65,16 +66,18 @@ class Relay:
 
     # for the front door (`mcpd.frontdoor.relay.Relay`)
 
-    def knows(self, view: View) -> bool:
-        """Whether there is such a view."""
-        return self._state.servers_of(view) is not None
+    def knows(self, view: View, grants: Grants = EVERYTHING) -> bool:
+        """Whether there is such a view for a client with these grants."""
+        return self._state.servers_of(view, grants) is not None
 
-    def open_session(self, view: View, principal: str, transport: Transport, push: Any) -> Session:
+    def open_session(
+        self, view: View, principal: str, transport: Transport, push: Any, grants: Grants = EVERYTHING
+    ) -> Session:
         """Begin a conversation; raises NotFound or Overloaded."""
         if len(self._state.sessions) >= MAX_SESSIONS:
             raise Overloaded(f"{MAX_SESSIONS} sessions are open")
         at = self._clock.monotonic()
-        session = self._router.open_session(secrets.token_hex(16), view, principal, transport, push, at)
+        session = self._router.open_session(secrets.token_hex(16), view, principal, transport, push, at, grants)
         self._execute(self._router.notices(session))
         return session
 
@@ -84,22 +87,30 @@ class Relay:
         return found if found is not None and found.era is Era.HANDSHAKE else None
 
     def ask(
-        self, view: View, principal: str, transport: Transport, message: Message, client: RequestMeta, sink: Any
+        self,
+        view: View,
+        principal: str,
+        transport: Transport,
+        message: Message,
+        client: RequestMeta,
+        sink: Any,
+        grants: Grants = EVERYTHING,
     ) -> Session:
         """Take one request of the per-request era; raises NotFound or Overloaded with nothing done."""
         at = self._clock.monotonic()
         # only a subscription lasts long enough to be known by its id
         id = secrets.token_hex(16) if message.method == methods.LISTEN else ""
-        session = self._router.open_request(id, view, principal, transport, client, sink, at)
+        session = self._router.open_request(id, view, principal, transport, client, sink, at, grants)
         self.submit(session, message, sink)
         return session
 
-    def mirroring_schema(self, view: View, tool: str) -> bytes | None:
+    def mirroring_schema(self, view: View, tool: str, grants: Grants = EVERYTHING) -> bytes | None:
         """The input schema of a tool some of whose parameters clients repeat in headers; None for any other."""
-        servers = self._state.servers_of(view) if self._state.mirrors else None
+        servers = self._state.servers_of(view, grants) if self._state.mirrors else None
         if servers is None:
             return None
-        return self._state.catalogue_of(servers, prefixed=view.kind != "server").mirroring.get(tool)
+        sight = self._state.sight(grants)
+        return self._state.catalogue_of(servers, sight, prefixed=view.kind != "server").mirroring.get(tool)
 
     def submit(self, session: Opened, message: Message, sink: Any) -> None:
         """Take one message of a client; raises Overloaded with nothing done."""
@@ -250,6 +261,14 @@ class Relay:
         while True:
             await asyncio.sleep(TICK)
             self._execute(self._router.tick(self._clock.monotonic()))
+
+    def end_sessions_of(self, principal: str) -> int:
+        """Somebody may not use anything any more: their sessions are told that nothing more comes. Returns how many."""
+        theirs = [session for session in self._state.sessions.values() if session.principal == principal]
+        for session in theirs:
+            self._execute(self._router.end_session(session, self._clock.monotonic()))
+            session.push.end()
+        return len(theirs)
 
     def end_sessions(self) -> None:
         """The daemon stops: every session is told that nothing more comes."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from mcpd.wire.address import Transport, View
 from mcpd.wire.jsonrpc import Message
 from mcpd.wire.meta import RequestMeta
+from mcpd.wire.principal import EVERYTHING, Grants
 
 __all__ = ["Relay", "Session", "Sink", "Transport", "View"]
 
@@ -52,15 +53,17 @@ class Session(Protocol):
 class Relay(Protocol):
     """Takes messages of clients, gives back answers and whatever servers send to them."""
 
-    def knows(self, view: View) -> bool:
-        """Whether there is such a view (its servers may be down)."""
+    def knows(self, view: View, grants: Grants = EVERYTHING) -> bool:
+        """Whether there is such a view (its servers may be down) for a client with these grants."""
         ...
 
-    def open_session(self, view: View, principal: str, transport: Transport, push: Sink) -> Session:
+    def open_session(
+        self, view: View, principal: str, transport: Transport, push: Sink, grants: Grants = EVERYTHING
+    ) -> Session:
         """Begin a conversation. `push` gets what belongs to no request: list changes, updates, log messages, and the
         servers' own requests where no request's stream is open.
 
-        Raises NotFound for an unknown view, Overloaded at a limit of sessions.
+        Raises NotFound for a view that is unknown or hidden by the grants, Overloaded at a limit of sessions.
         """
         ...
 
@@ -79,7 +82,14 @@ class Relay(Protocol):
         ...
 
     def ask(
-        self, view: View, principal: str, transport: Transport, message: Message, client: RequestMeta, sink: Sink
+        self,
+        view: View,
+        principal: str,
+        transport: Transport,
+        message: Message,
+        client: RequestMeta,
+        sink: Sink,
+        grants: Grants = EVERYTHING,
     ) -> Session:
         """Take one request of the per-request era (2026-07-28); `client` is what it says of itself.
 
@@ -89,7 +99,7 @@ class Relay(Protocol):
         """
         ...
 
-    def mirroring_schema(self, view: View, tool: str) -> bytes | None:
+    def mirroring_schema(self, view: View, tool: str, grants: Grants = EVERYTHING) -> bytes | None:
         """The input schema of a tool that has parameters for clients to repeat in headers (`wire.mirrored`).
 
         None for any other tool, and for one that is not known.

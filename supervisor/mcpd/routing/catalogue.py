@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mcpd.routing.correlation import Server, allowed, shown_name
 from mcpd.routing.info import LIST_KINDS, ListKind
 from mcpd.routing.names import public_name, template_pattern, wrap_uri
+from mcpd.routing.sight import Sight
 from mcpd.wire import methods, mirrored
 from mcpd.wire.jsonrpc import WireError, dump, members, pack, text
 
@@ -70,20 +71,25 @@ def _offset(cursor: str | None) -> int:
     return int(number)
 
 
-def merge(servers: Iterable[Server], separator: str, *, prefixed: bool) -> Catalogue:
-    """The catalogue of these servers, in their order; those whose lists are not known are left out."""
+def merge(servers: Iterable[Server], separator: str, *, prefixed: bool, sight: Sight | None = None) -> Catalogue:
+    """The catalogue of these servers, in their order, without what `sight` hides; those whose lists are not known are
+    left out."""
     catalogue = Catalogue({kind: [] for kind in LIST_KINDS})
     for server in servers:
         if server.lists is None:
             continue
-        _add_named(catalogue, server, "tools", separator if prefixed else None)
+        _add_named(catalogue, server, "tools", separator if prefixed else None, sight)
+        if sight is not None and server.name in sight.partial:
+            continue
         _add_named(catalogue, server, "prompts", separator if prefixed else None)
         _add_uris(catalogue, server, "resources", "uri")
         _add_uris(catalogue, server, "templates", "uriTemplate")
     return catalogue
 
 
-def _add_named(catalogue: Catalogue, server: Server, kind: ListKind, separator: str | None) -> None:
+def _add_named(
+    catalogue: Catalogue, server: Server, kind: ListKind, separator: str | None, sight: Sight | None = None
+) -> None:
     known = catalogue.tools if kind == "tools" else catalogue.prompts
     for entry in getattr(server.lists, kind):
         try:
@@ -94,7 +100,7 @@ def _add_named(catalogue: Catalogue, server: Server, kind: ListKind, separator: 
             continue
         shown = own
         if kind == "tools":
-            if not allowed(server.rules, own):
+            if not allowed(server.rules, own) or (sight is not None and not sight.allows(server.name, own)):
                 continue
             shown = shown_name(server.rules, own)
         if separator is not None:

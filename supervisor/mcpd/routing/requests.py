@@ -35,6 +35,7 @@ from mcpd.wire.jsonrpc import (
 
 Handler = Callable[[Call, Message, float], Sequence[Effect]]
 EMPTY = b"{}"
+OF_TOOLS = frozenset({"tools", "logging"})  # capabilities of which a client has use that may use tools only
 # A view of several servers claims all of these, so that a server that is added, or comes up late, is of use to
 # clients that read capabilities only once.
 MERGED_CAPABILITIES = (
@@ -104,16 +105,19 @@ class Requests:
                 handler = (self._of_merged_newer if newer else self._of_merged).get(method, self._unknown)
                 return handler(call, message, at)
             server = self._state.servers.get(session.view.name)
-            if server is None:
+            if server is None or server.name not in session.servers:
                 return self.fail(
                     call, methods.SERVER_UNAVAILABLE, f"server {session.view.name!r} is not there any more"
                 )
-            if server.rules is None:
+            sight = session.sight
+            if server.rules is None and (sight is None or server.name not in sight.tools):
                 known = (self._newer if newer else self._common).get(method)
             else:
                 known = (self._of_ruled_newer if newer else self._of_ruled).get(method)
             if known is not None:
                 return known(call, message, at)
+            if sight is not None and server.name in sight.partial:  # its tools were granted, and nothing else
+                return self._unknown(call, message, at)
             if method.startswith("tasks/") and server.shared:  # its lists would show one client's tasks to another
                 return self._unknown(call, message, at)
             if server.phase is Phase.IDLE and method in self._lists:  # known, without starting it
@@ -243,7 +247,7 @@ class Requests:
             server = self._state.servers[session.view.name]
             if server.info is None:
                 return self._wait(call, server, message, at)
-            answer = _single_initialize(server.info, version, with_tasks=not server.shared)
+            answer = _single_initialize(server.info, version, self._hidden_capabilities(session, server))
         session.capabilities = members(params["capabilities"]) if "capabilities" in params else {}
         info = value_of(params["clientInfo"]) if "clientInfo" in params else {}
         session.client_info = info if isinstance(info, dict) else {}
@@ -261,13 +265,21 @@ class Requests:
         if server.info is None:
             return self._wait(call, server, message, at)
         info = server.info
-        found["capabilities"] = pack({key: value for key, value in info.capabilities.items() if key != "tasks"})
+        hidden = self._hidden_capabilities(session, server) | {"tasks"}
+        found["capabilities"] = pack({key: value for key, value in info.capabilities.items() if key not in hidden})
         if info.instructions is not None:
             found["instructions"] = dump(info.instructions)
         call.over = True
         session.calls.pop(call.id, None)
         value = meta.complete(pack(found), call.method, info.server_info)
         return (Deliver(call.sink, result(call.id, value), True),)
+
+    def _hidden_capabilities(self, session: Session, server: Server) -> frozenset[str]:
+        """What a session is not told that a server can do."""
+        info = server.info
+        if info is not None and session.sight is not None and server.name in session.sight.partial:
+            return frozenset(info.capabilities) - OF_TOOLS
+        return frozenset({"tasks"} if server.shared else ())
 
     def _listen(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         return self.subscriptions.listen(call, message)
@@ -366,7 +378,9 @@ class Requests:
             name, shown = split
         server = self._state.servers[name]
         own = own_name(server.rules, shown)
-        return None if own is None else (server, own)
+        if own is None or (session.sight is not None and not session.sight.allows(name, own)):
+            return None
+        return server, own
 
     def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
@@ -379,7 +393,7 @@ class Requests:
 
     def _prompt(self, session: Session, public: str) -> tuple[Server, str] | None:
         known = self._state.catalogue(session).prompts.get(public)
-        known = known or split_name(public, session.servers, self._state.separator)
+        known = known or split_name(public, session.readable, self._state.separator)
         return (self._state.servers[known[0]], known[1]) if known else None
 
     def _read_resource(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
@@ -397,13 +411,13 @@ class Requests:
     def _resource(self, session: Session, uri: str) -> tuple[Server, str] | None:
         """(server, own URI) of a URI in a view of several servers."""
         catalogue = self._state.catalogue(session)
-        known = catalogue.resources.get(uri) or unwrap_uri(uri, session.servers)
+        known = catalogue.resources.get(uri) or unwrap_uri(uri, session.readable)
         if known is None:
             name = self._state.learned.get(uri) or catalogue.owner_by_template(uri)
             if name is None:
-                able = [n for n in session.servers if self._state.servers[n].capability("resources") is not None]
+                able = [n for n in session.readable if self._state.servers[n].capability("resources") is not None]
                 name = able[0] if len(able) == 1 else None
-            known = (name, uri) if name in session.servers else None
+            known = (name, uri) if name in session.readable else None
         return (self._state.servers[known[0]], known[1]) if known else None
 
     def _resource_in_view(self, session: Session, uri: str) -> tuple[Server, str] | None:
@@ -411,7 +425,7 @@ class Requests:
         if session.prefixed:
             return self._resource(session, uri)
         server = self._state.servers.get(session.view.name)
-        return (server, uri) if server is not None else None
+        return (server, uri) if server is not None and server.name in session.readable else None
 
     def _learner(self, server: str) -> Callable[[bytes], bytes]:
         def learn(value: bytes) -> bytes:
@@ -453,6 +467,8 @@ class Requests:
         found = members(message.params)
         public = text(found.get("uri", b"null"))
         if not call.session.prefixed:
+            if call.session.view.name not in call.session.readable:
+                return None
             return self._state.servers[call.session.view.name], public, public, bytes(message.params)
         target = self._subscribed(call.session, public) or self._resource(call.session, public)
         if target is None:
@@ -463,7 +479,7 @@ class Requests:
     def _subscribed(self, session: Session, public: str) -> tuple[Server, str] | None:
         """Whose a URI is to which a session is subscribed already: lists may have changed since."""
         for (name, own), subscribers in self._state.subscriptions.items():
-            if subscribers.get(session) == public and name in session.servers:
+            if subscribers.get(session) == public and name in session.readable:
                 return self._state.servers[name], own
         return None
 
@@ -500,15 +516,16 @@ def _mint_token(call: Call, number: int, params: bytes) -> bytes:
     return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % number})})
 
 
-def _single_initialize(info: ServerInfo, version: str, *, with_tasks: bool) -> bytes:
-    """The child's own answer, but for the revision and, where it is shared, `tasks` (its lists would mix clients)."""
+def _single_initialize(info: ServerInfo, version: str, hidden: frozenset[str]) -> bytes:
+    """The child's own answer, but for the revision and the `hidden` capabilities (the lists of `tasks` would mix
+    clients)."""
     found = members(info.result)
     if info.era is Era.PER_REQUEST:
         kept: dict[str, Bytes] = {key: found[key] for key in ("capabilities", "instructions") if key in found}
         found = {**kept, "serverInfo": info.server_info}  # type: ignore[dict-item]
     found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
-    if "tasks" in found_capabilities and not with_tasks:
-        capabilities = pack({key: value for key, value in found_capabilities.items() if key != "tasks"})
+    if not hidden.isdisjoint(found_capabilities):
+        capabilities = pack({key: value for key, value in found_capabilities.items() if key not in hidden})
         return pack({**found, "capabilities": capabilities, "protocolVersion": dump(version)})
     return pack({**found, "protocolVersion": dump(version)})
 

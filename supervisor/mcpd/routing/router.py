@@ -27,6 +27,7 @@ from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message, WireError, canonical_id, dump, error, members, notification, pack
 from mcpd.wire.meta import RequestMeta
+from mcpd.wire.principal import EVERYTHING, Grants
 
 NOTHING: Sequence[Effect] = ()
 
@@ -61,24 +62,35 @@ class Router:
 
     # sessions
 
-    def open_session(self, id: str, view: View, principal: str, transport: Transport, push: Any, at: float) -> Session:
-        """A new conversation; raises NotFound for an unknown view."""
-        servers = self.state.servers_of(view)
-        if servers is None:
-            raise NotFound(f"there is no {view.kind} {view.name!r}")
-        session = Session(id, principal, view, transport, push, servers, at)
+    def open_session(
+        self,
+        id: str,
+        view: View,
+        principal: str,
+        transport: Transport,
+        push: Any,
+        at: float,
+        grants: Grants = EVERYTHING,
+    ) -> Session:
+        """A new conversation; raises NotFound for an unknown view, or one that the grants hide."""
+        session = self._session(id, view, principal, transport, push, at, grants)
         session.compact = self.state.is_compact(view)
         self.state.sessions[id] = session
         return session
 
     def open_request(
-        self, id: str, view: View, principal: str, transport: Transport, client: RequestMeta, sink: Any, at: float
+        self,
+        id: str,
+        view: View,
+        principal: str,
+        transport: Transport,
+        client: RequestMeta,
+        sink: Any,
+        at: float,
+        grants: Grants = EVERYTHING,
     ) -> Session:
-        """The session of one request of the per-request era; raises NotFound for an unknown view."""
-        servers = self.state.servers_of(view)
-        if servers is None:
-            raise NotFound(f"there is no {view.kind} {view.name!r}")
-        session = Session(id, principal, view, transport, sink, servers, at)
+        """The session of one request of the per-request era; raises NotFound as `open_session`."""
+        session = self._session(id, view, principal, transport, sink, at, grants)
         session.compact = self.state.is_compact(view)
         session.era = Era.PER_REQUEST
         session.client = client
@@ -90,6 +102,17 @@ class Router:
         return session
 
     def end_session(self, session: Session, at: float) -> list[Effect]:
+    def _session(
+        self, id: str, view: View, principal: str, transport: Transport, push: Any, at: float, grants: Grants
+    ) -> Session:
+        servers = self.state.servers_of(view, grants)
+        if servers is None:
+            raise NotFound(f"there is no {view.kind} {view.name!r}")
+        session = Session(id, principal, view, transport, push, servers, at, grants)
+        if grants is not EVERYTHING:
+            self.state.show(session, servers)
+        return session
+
         """The daemon ends a session: what is open gets its end, then it is closed."""
         return [*self._subscriptions.end(session), *self.close_session(session, at)]
 
@@ -158,7 +181,7 @@ class Router:
             return NOTHING  # mcpd has initialised the child itself
         if session.protocol_version is None:
             return NOTHING
-        server = self.state.servers.get(session.view.name)
+        server = self.state.servers.get(session.view.name) if session.view.name in session.readable else None
         upstream = server.pick(session) if server is not None else None
         if upstream is None:
             self.state.counters.dropped_messages += 1

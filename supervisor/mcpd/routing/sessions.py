@@ -11,9 +11,11 @@ from msgspec import Raw
 from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
 from mcpd.wire.meta import RequestMeta
+from mcpd.wire.principal import EVERYTHING, Grants
 
 if TYPE_CHECKING:
     from mcpd.routing.correlation import Ask, Call
+    from mcpd.routing.sight import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Session:
     A client of the per-request era has a session for each of its requests, which lasts as long as the request;
     `client` is what the request said of it, and `listening` is set while that is a `subscriptions/listen`.
 
+    `servers` are those that it sees, `readable` those of them of which it sees more than tools, `sight` what it sees of
+    each (None: everything).
+
     `party` is who has an instance for itself where a server is not shared: the session, or in the per-request era all
     requests of a principal at a view.
     """
@@ -46,6 +51,7 @@ class Session:
         "client_info",
         "compact",
         "era",
+        "grants",
         "id",
         "level",
         "listening",
@@ -55,21 +61,33 @@ class Session:
         "principal",
         "protocol_version",
         "push",
+        "readable",
         "servers",
+        "sight",
         "transport",
         "used_at",
         "view",
     )
 
     def __init__(
-        self, id: str, principal: str, view: View, transport: Transport, push: Any, servers: tuple[str, ...], at: float
+        self,
+        id: str,
+        principal: str,
+        view: View,
+        transport: Transport,
+        push: Any,
+        servers: tuple[str, ...],
+        at: float,
+        grants: Grants = EVERYTHING,
     ) -> None:
         self.id = id
         self.principal = principal
         self.view = view
         self.transport: Transport = transport
         self.push = push
-        self.servers = servers
+        self.servers = self.readable = servers
+        self.grants = grants
+        self.sight: Sight | None = None
         self.prefixed = view.kind != "server"
         self.compact = False
         self.protocol_version: str | None = None

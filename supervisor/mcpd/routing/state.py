@@ -9,8 +9,10 @@ from mcpd.config.registry import Registry
 from mcpd.routing.catalogue import Catalogue, merge
 from mcpd.routing.correlation import Phase, Server, Upstream
 from mcpd.routing.sessions import Session
+from mcpd.routing.sight import Sight, sight_of
 from mcpd.wire.address import View
 from mcpd.wire.mirrored import ANNOTATION
+from mcpd.wire.principal import EVERYTHING, Grants
 
 MAX_WAITING = 1024  # calls that wait for one server
 MAX_SESSION_CALLS = 1024  # calls in flight for one session
@@ -20,6 +22,8 @@ MAX_LEARNED = 4096  # URIs seen in results, whose server is remembered
 FIRST_LISTS_WAIT = 5.0  # seconds that a list waits for servers that were never up yet
 WAIT_FOR_SERVER = 30.0  # seconds that a call waits for a server that is being started, or is held by another session
 PARTY_IDLE = 600.0  # seconds after which a per-request client's own instance is given back
+MAX_CATALOGUES = 4096  # merged lists that are kept
+MAX_SIGHTS = 1024  # different grants whose meaning is remembered
 CANCEL_GRACE = 10.0  # seconds that a cancelled call still counts as the child's work for its session
 
 
@@ -51,7 +55,8 @@ class State:
         self.version = ""
         self._sequence = 0
         self._mirrors: bool | None = None
-        self._catalogues: dict[tuple[tuple[str, ...], bool], Catalogue] = {}
+        self._catalogues: dict[tuple[tuple[str, ...], bool, Sight | None], Catalogue] = {}
+        self._sights: dict[Grants, Sight | None] = {}
 
     def next_id(self) -> int:
         """An id that no child and no client has seen yet."""
@@ -75,19 +80,46 @@ class State:
             else:
                 server.configure(spec)
             self.servers[name] = server
+        self._sights.clear()
         for session in self.sessions.values():
-            session.servers = self.servers_of(session.view) or ()
+            self.show(session, self.servers_of(session.view, session.grants) or ())
             session.compact = self.is_compact(session.view)
         self.forget_catalogues()
         return gone
 
-    def servers_of(self, view: View) -> tuple[str, ...] | None:
-        """The servers that a view shows, in its order; None for an unknown view."""
+    def servers_of(self, view: View, grants: Grants = EVERYTHING) -> tuple[str, ...] | None:
+        """The servers that a view shows, in its order; None for an unknown view, and for one that the grants hide."""
         if view.kind == "all":
-            return tuple(self.servers)
-        if view.kind == "server":
-            return (view.name,) if view.name in self.servers else None
-        return self.views.get(view.name)
+            servers: tuple[str, ...] | None = tuple(self.servers)
+        elif view.kind == "server":
+            servers = (view.name,) if view.name in self.servers else None
+        else:
+            servers = self.views.get(view.name)
+        sight = self.sight(grants)
+        if sight is None or servers is None:
+            return servers
+        if view.kind == "view" and grants.views is not None and view.name not in grants.views:
+            return None
+        seen = tuple(name for name in servers if name in sight.servers)
+        return seen if seen or view.kind == "all" else None
+
+    def sight(self, grants: Grants) -> Sight | None:
+        """What a client with these grants sees; None: everything."""
+        if grants is EVERYTHING:
+            return None
+        if grants not in self._sights:
+            if len(self._sights) >= MAX_SIGHTS:
+                self._sights.clear()
+            self._sights[grants] = sight_of(grants, self.servers, self.views)
+        return self._sights[grants]
+
+    def show(self, session: Session, servers: tuple[str, ...]) -> None:
+        """Let a session see these servers, as far as its grants go."""
+        sight = self.sight(session.grants)
+        session.sight = sight
+        session.servers = session.readable = servers
+        if sight is not None and sight.partial:
+            session.readable = tuple(name for name in servers if name not in sight.partial)
 
     def is_compact(self, view: View) -> bool:
         """Whether a view shows three tools that stand for all of them."""
@@ -101,16 +133,18 @@ class State:
 
     def catalogue(self, session: Session) -> Catalogue:
         """The merged lists of what a session sees, without servers that are absent."""
-        return self.catalogue_of(session.servers, prefixed=session.prefixed)
+        return self.catalogue_of(session.servers, session.sight, prefixed=session.prefixed)
 
-    def catalogue_of(self, servers: tuple[str, ...], *, prefixed: bool) -> Catalogue:
-        """The merged lists of these servers."""
-        key = (servers, prefixed)
+    def catalogue_of(self, servers: tuple[str, ...], sight: Sight | None = None, *, prefixed: bool) -> Catalogue:
+        """The merged lists of these servers, or what `sight` lets see of them."""
+        key = (servers, prefixed, sight)
         found = self._catalogues.get(key)
         if found is None:
+            if len(self._catalogues) >= MAX_CATALOGUES:
+                self._catalogues.clear()
             shown = [self.servers[name] for name in servers if name in self.servers]
             present = [server for server in shown if server.phase is not Phase.ABSENT]
-            found = self._catalogues[key] = merge(present, self.separator, prefixed=prefixed)
+            found = self._catalogues[key] = merge(present, self.separator, prefixed=prefixed, sight=sight)
         return found
 
     def forget_catalogues(self) -> None:
