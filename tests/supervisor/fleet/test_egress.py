@@ -44,7 +44,8 @@ def test_addresses_of_the_internet(address: str) -> None:
         (b"CONNECT Api.Example.ORG.:443 HTTP/1.1\r\nHost: other\r\n\r\n", "api.example.org", 443, None),
         (b"CONNECT [2606:4700:0::1111]:443 HTTP/1.1\r\n\r\n", "2606:4700::1111", 443, None),
         (
-            b"GET http://example.org/a?b=c HTTP/1.1\r\nHost: evil\r\nProxy-Connection: x\r\nConnection: y\r\nA: b\r\n\r\n",
+            b"GET http://example.org/a?b=c HTTP/1.1\r\nHost: evil\r\nProxy-Connection: x\r\nConnection: y\r\n"
+            b"A: b\r\n\r\n",
             "example.org",
             80,
             b"GET /a?b=c HTTP/1.1\r\nHost: example.org\r\nA: b\r\nConnection: close\r\n\r\n",
