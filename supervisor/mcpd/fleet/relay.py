@@ -51,7 +51,7 @@ class Relay:
     """One router and the links to the instances that it knows. `on_...` are told what only the fleet can act on."""
 
     def __init__(self, version: str, clock: Clock, registry: Registry) -> None:
-        self._router = Router(version, lambda: secrets.token_hex(16))
+        self._router = Router(version, lambda: secrets.token_hex(16), secrets.randbelow(1 << 40))
         self._state = self._router.state
         self._clock = clock
         self._links: dict[str, InstanceLink] = {}

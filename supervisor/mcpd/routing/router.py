@@ -35,9 +35,10 @@ NOTHING: Sequence[Effect] = ()
 class Router:
     """All methods return effects, to be carried out in order before the next event goes in."""
 
-    def __init__(self, version: str, new_handle: Callable[[], str]) -> None:
-        """`new_handle` gives 128 random bits as text: what a client shows that comes back with input."""
-        self.state = State()
+    def __init__(self, version: str, new_handle: Callable[[], str], first_id: int = 0) -> None:
+        """`new_handle` gives 128 random bits as text: what a client shows that comes back with input. Ids count from
+        `first_id`: random, so that a client that lives through a restart of the daemon is not asked twice by one id."""
+        self.state = State(first_id)
         self.state.version = version
         self._parking = ParkingLot(self.state, new_handle)
         self._requests = Requests(self.state, self._parking)
@@ -101,7 +102,6 @@ class Router:
             session.level = methods.LOG_LEVELS.index(client.log_level)
         return session
 
-    def end_session(self, session: Session, at: float) -> list[Effect]:
     def _session(
         self, id: str, view: View, principal: str, transport: Transport, push: Any, at: float, grants: Grants
     ) -> Session:
@@ -113,6 +113,7 @@ class Router:
             self.state.show(session, servers)
         return session
 
+    def end_session(self, session: Session, at: float) -> list[Effect]:
         """The daemon ends a session: what is open gets its end, then it is closed."""
         return [*self._subscriptions.end(session), *self.close_session(session, at)]
 

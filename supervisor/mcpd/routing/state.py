@@ -40,7 +40,7 @@ class Counters:
 class State:
     """The tables of the router; its methods only look things up."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_id: int = 0) -> None:
         self.servers: dict[str, Server] = {}
         self.views: dict[str, tuple[str, ...]] = {}
         self.compact_views: set[str] = set()
@@ -53,7 +53,7 @@ class State:
         self.max_call_time = 3600.0
         self.input_timeout = 120.0
         self.version = ""
-        self._sequence = 0
+        self._sequence = first_id
         self._mirrors: bool | None = None
         self._catalogues: dict[tuple[tuple[str, ...], bool, Sight | None], Catalogue] = {}
         self._sights: dict[Grants, Sight | None] = {}
