@@ -6,27 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mcpd.errors import Overloaded
 from mcpd.routing import compact
-from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream, own_name
+from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream
 from mcpd.routing.effects import Claim, Deliver, Effect, Wake, WriteLine
-from mcpd.routing.info import ListKind, ServerInfo
+from mcpd.routing.info import ListKind
 from mcpd.routing.listening import Subscriptions
-from mcpd.routing.names import split_name, unwrap_uri
 from mcpd.routing.parking import ParkingLot, handle_of
+from mcpd.routing.rewriting import linked_uris, mint_token, rename_contents, single_initialize
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import FIRST_LISTS_WAIT, MAX_UPSTREAM_CALLS, MAX_WAITING, WAIT_FOR_SERVER, State
+from mcpd.routing.targets import Targets
 from mcpd.wire import eras, meta, methods
 from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import (
     Bytes,
     Message,
     WireError,
-    array_items,
     dump,
     error,
     members,
-    notification,
     pack,
-    pack_array,
     request,
     result,
     text,
@@ -52,7 +50,8 @@ class Requests:
     def __init__(self, state: State, parking: ParkingLot) -> None:
         self._state = state
         self._parking = parking
-        self.subscriptions = Subscriptions(state, self._resource_in_view)
+        self._targets = Targets(state)
+        self.subscriptions = Subscriptions(state, self._targets.resource_in_view)
         self.awaiting_lists: list[Call] = []
         self._common: dict[str, Handler] = {
             methods.INITIALIZE: self._initialize,
@@ -155,7 +154,7 @@ class Requests:
         """Write a request to an instance, under an id and a progress token of ours."""
         number = self._state.next_id()
         if b"progressToken" in params or (b"\\" in params and b"\\u" in params):  # one byte is found 50 times as fast
-            params = _mint_token(call, number, params)
+            params = mint_token(call, number, params)
         if call.rounds is not None:
             session = call.session
             level = methods.LOG_LEVELS[session.level] if session.level is not None else None
@@ -247,7 +246,7 @@ class Requests:
             server = self._state.servers[session.view.name]
             if server.info is None:
                 return self._wait(call, server, message, at)
-            answer = _single_initialize(server.info, version, self._hidden_capabilities(session, server))
+            answer = single_initialize(server.info, version, self._hidden_capabilities(session, server))
         session.capabilities = members(params["capabilities"]) if "capabilities" in params else {}
         info = value_of(params["clientInfo"]) if "clientInfo" in params else {}
         session.client_info = info if isinstance(info, dict) else {}
@@ -340,14 +339,14 @@ class Requests:
         if call.session.compact:
             arguments = found.get("arguments", b"{}")
             if public == compact.SEARCH:
-                return self.answer(call, compact.search_result(self._tool_index(call.session), arguments))
+                return self.answer(call, compact.search_result(self._targets.tool_index(call.session), arguments))
             if public == compact.DESCRIBE:
-                return self.answer(call, compact.describe_result(self._tool_index(call.session), arguments))
+                return self.answer(call, compact.describe_result(self._targets.tool_index(call.session), arguments))
             if public != compact.CALL:
                 why = f"Unknown tool: {public}; find tools with {compact.SEARCH}"
                 return self.fail(call, methods.INVALID_PARAMS, why)
             public, found = compact.target_of(found)
-        target = self._tool(call.session, public)
+        target = self._targets.tool(call.session, public)
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {public}")
         server, own = target
@@ -357,87 +356,38 @@ class Requests:
         params = bytes(message.params) if unchanged else pack({**found, "name": dump(own)})
         return self.forward(call, server, message, params, at)
 
-    def _tool_index(self, session: Session) -> compact.ToolIndex:
-        """The index of a compact view, made anew once its catalogue is another."""
-        catalogue = self._state.catalogue(session)
-        if catalogue.index is None:
-            catalogue.index = compact.ToolIndex(catalogue)
-        return catalogue.index
-
-    def _tool(self, session: Session, public: str) -> tuple[Server, str] | None:
-        known = self._state.catalogue(session).tools.get(public)
-        if known is not None:
-            return self._state.servers[known[0]], known[1]
-        # not listed (yet): the prefix alone says whose it would be
-        separator = self._state.separator
-        name, shown = session.servers[0], public
-        if session.prefixed:
-            split = split_name(public, session.servers, separator)
-            if split is None:
-                return None
-            name, shown = split
-        server = self._state.servers[name]
-        own = own_name(server.rules, shown)
-        if own is None or (session.sight is not None and not session.sight.allows(name, own)):
-            return None
-        return server, own
-
     def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
         public = text(found.get("name", b"null"))
-        target = self._prompt(call.session, public)
+        target = self._targets.prompt(call.session, public)
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown prompt: {public}")
         server, own = target
         return self.forward(call, server, message, pack({**found, "name": dump(own)}), at)
 
-    def _prompt(self, session: Session, public: str) -> tuple[Server, str] | None:
-        known = self._state.catalogue(session).prompts.get(public)
-        known = known or split_name(public, session.readable, self._state.separator)
-        return (self._state.servers[known[0]], known[1]) if known else None
-
     def _read_resource(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
         public = text(found.get("uri", b"null"))
-        target = self._resource(call.session, public)
+        target = self._targets.resource(call.session, public)
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, f"Resource not found: {public}")
         server, own = target
         if own == public:
             return self.forward(call, server, message, bytes(message.params), at)
-        call.on_result = lambda value: _rename_contents(value, own, public)
+        call.on_result = lambda value: rename_contents(value, own, public)
         return self.forward(call, server, message, pack({**found, "uri": dump(own)}), at)
-
-    def _resource(self, session: Session, uri: str) -> tuple[Server, str] | None:
-        """(server, own URI) of a URI in a view of several servers."""
-        catalogue = self._state.catalogue(session)
-        known = catalogue.resources.get(uri) or unwrap_uri(uri, session.readable)
-        if known is None:
-            name = self._state.learned.get(uri) or catalogue.owner_by_template(uri)
-            if name is None:
-                able = [n for n in session.readable if self._state.servers[n].capability("resources") is not None]
-                name = able[0] if len(able) == 1 else None
-            known = (name, uri) if name in session.readable else None
-        return (self._state.servers[known[0]], known[1]) if known else None
-
-    def _resource_in_view(self, session: Session, uri: str) -> tuple[Server, str] | None:
-        """(server, own URI) of a URI, whatever the view."""
-        if session.prefixed:
-            return self._resource(session, uri)
-        server = self._state.servers.get(session.view.name)
-        return (server, uri) if server is not None and server.name in session.readable else None
 
     def _learner(self, server: str) -> Callable[[bytes], bytes]:
         def learn(value: bytes) -> bytes:
             if MARK_OF_RESOURCE in value:
-                for uri in _linked_uris(value):
+                for uri in linked_uris(value):
                     self._state.learn(uri, server)
             return value
 
         return learn
 
     def _subscribe(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        target = self._subscription(call, message)
+        target = self._targets.subscription(call, message)
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, public, params = target
@@ -448,7 +398,7 @@ class Requests:
         return self.forward(call, server, message, params, at)
 
     def _unsubscribe(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        target = self._subscription(call, message)
+        target = self._targets.subscription(call, message)
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, _, params = target
@@ -457,31 +407,11 @@ class Requests:
             return (*self.subscriptions.remove(call.session, server.name, own), *self.answer(call, EMPTY))
         subscribers = self._state.subscriptions.get((server.name, own), {})
         subscribers.pop(call.session, None)
-        if subscribers:  # others still want the updates
-            return self.answer(call, EMPTY)
-        self._state.subscriptions.pop((server.name, own), None)
+        if not subscribers:
+            self._state.subscriptions.pop((server.name, own), None)
+        if any(server.shared or one.party == call.session.party for one in subscribers):
+            return self.answer(call, EMPTY)  # others still want the updates
         return self.forward(call, server, message, params, at)
-
-    def _subscription(self, call: Call, message: Message) -> tuple[Server, str, str, bytes] | None:
-        """(server, own URI, public URI, params for the server) of a (un)subscribe request."""
-        found = members(message.params)
-        public = text(found.get("uri", b"null"))
-        if not call.session.prefixed:
-            if call.session.view.name not in call.session.readable:
-                return None
-            return self._state.servers[call.session.view.name], public, public, bytes(message.params)
-        target = self._subscribed(call.session, public) or self._resource(call.session, public)
-        if target is None:
-            return None
-        server, own = target
-        return server, own, public, pack({**found, "uri": dump(own)})
-
-    def _subscribed(self, session: Session, public: str) -> tuple[Server, str] | None:
-        """Whose a URI is to which a session is subscribed already: lists may have changed since."""
-        for (name, own), subscribers in self._state.subscriptions.items():
-            if subscribers.get(session) == public and name in session.readable:
-                return self._state.servers[name], own
-        return None
 
     def _complete(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
@@ -489,74 +419,17 @@ class Requests:
         kind = text(ref.get("type", b"null"))
         if kind == "ref/prompt":
             public = text(ref.get("name", b"null"))
-            target = self._prompt(call.session, public)
+            target = self._targets.prompt(call.session, public)
             key = "name"
         else:
             public = text(ref.get("uri", b"null"))
             catalogue = self._state.catalogue(call.session)
             known = catalogue.templates.get(public)
-            target = (self._state.servers[known[0]], known[1]) if known else self._resource(call.session, public)
+            target = (
+                (self._state.servers[known[0]], known[1]) if known else self._targets.resource(call.session, public)
+            )
             key = "uri"
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Nothing to complete: {public} is not known")
         server, own = target
         return self.forward(call, server, message, pack({**found, "ref": pack({**ref, key: dump(own)})}), at)
-
-
-def _mint_token(call: Call, number: int, params: bytes) -> bytes:
-    """The params with the upstream id for a progress token, where the client gave one."""
-    found = members(params)
-    if "_meta" not in found:
-        return params
-    meta = members(found["_meta"])
-    token = meta.get("progressToken")
-    if token is None:
-        return params
-    call.token = bytes(token)
-    return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % number})})
-
-
-def _single_initialize(info: ServerInfo, version: str, hidden: frozenset[str]) -> bytes:
-    """The child's own answer, but for the revision and the `hidden` capabilities (the lists of `tasks` would mix
-    clients)."""
-    found = members(info.result)
-    if info.era is Era.PER_REQUEST:
-        kept: dict[str, Bytes] = {key: found[key] for key in ("capabilities", "instructions") if key in found}
-        found = {**kept, "serverInfo": info.server_info}  # type: ignore[dict-item]
-    found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
-    if not hidden.isdisjoint(found_capabilities):
-        capabilities = pack({key: value for key, value in found_capabilities.items() if key not in hidden})
-        return pack({**found, "capabilities": capabilities, "protocolVersion": dump(version)})
-    return pack({**found, "protocolVersion": dump(version)})
-
-
-def _linked_uris(value: bytes) -> list[str]:
-    """The URIs of resources that a tool's result links to or holds."""
-    uris = []
-    try:
-        for block in value_of(members(value).get("content", b"[]")):
-            uri = block.get("uri") or (block.get("resource") or {}).get("uri")
-            if isinstance(uri, str):
-                uris.append(uri)
-    except (WireError, AttributeError, TypeError):
-        return []  # not of the shape that the protocol has: nothing to learn from it
-    return uris
-
-
-def _rename_contents(value: bytes, own: str, public: str) -> bytes:
-    """A read result whose contents carry the URI that the client asked for."""
-    try:
-        found = members(value)
-        contents = []
-        for item in map(members, array_items(found["contents"])):
-            same = "uri" in item and text(item["uri"]) == own
-            contents.append(pack({**item, "uri": dump(public)} if same else item))
-        return pack({**found, "contents": pack_array(contents)})
-    except (WireError, KeyError):
-        return value
-
-
-def cancelled(number: int, message: Message) -> bytes:
-    """A client's notice of cancellation, with the upstream id."""
-    params = pack({**members(message.params), "requestId": b"%d" % number})
-    return notification(methods.CANCELLED, params, message.extra)

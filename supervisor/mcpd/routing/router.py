@@ -18,10 +18,12 @@ from mcpd.routing.correlation import Call, Phase, Server, Upstream
 from mcpd.routing.effects import Deliver, Effect, End, Notice, Release, WriteLine
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.parking import ParkingLot
-from mcpd.routing.requests import Requests, cancelled
+from mcpd.routing.requests import Requests
+from mcpd.routing.rewriting import cancelled
 from mcpd.routing.rounds import RoundTrips
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, PARTY_IDLE, State
+from mcpd.routing.waiting import WaitingRoom
 from mcpd.wire import methods
 from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
@@ -45,6 +47,7 @@ class Router:
         self._subscriptions = self._requests.subscriptions
         self._backchannel = Backchannel(self.state, self._parking, self._subscriptions)
         self._rounds = RoundTrips(self.state, self._requests)
+        self._waiting = WaitingRoom(self.state, self._requests)
         self._told: set[tuple[str, str]] = set()
 
     # what the operator wants
@@ -56,7 +59,7 @@ class Router:
         for server in self.state.configure(registry):
             for upstream in tuple(server.upstreams):
                 effects += self.detach(upstream.key, "it was removed from the registry")
-            effects += self._fail_waiting(server, "it was removed from the registry")
+            effects += self._waiting.fail(server, "it was removed from the registry")
         if before:
             effects += self._list_changes(self.state.sessions.values(), ("tools", "prompts", "resources"))
         return effects
@@ -261,7 +264,7 @@ class Router:
         if not message.method:
             effects = self._answer(upstream, message, at)
             if upstream.server.waiting and not upstream.active:
-                return (*effects, *self._release(upstream.server, at))
+                return (*effects, *self._waiting.release(upstream.server, at))
             return effects
         if len(message.id):
             return self._backchannel.ask(upstream, message, at)
@@ -296,7 +299,7 @@ class Router:
         if party is not None:
             effects = self._subscriptions.begin(upstream)
             effects += self._requests.set_upstream_level(upstream)
-            return effects + self._release(server, at)
+            return effects + self._waiting.release(server, at)
         was_absent = server.phase is Phase.ABSENT
         before = None if was_absent else server.lists
         server.phase = Phase.UP
@@ -305,8 +308,8 @@ class Router:
         self.state.forget_catalogues()
         effects = self._subscriptions.begin(upstream)
         effects += self._requests.set_upstream_level(upstream)
-        effects += self._release(server, at)
-        effects += self._release_lists(at)
+        effects += self._waiting.release(server, at)
+        effects += self._waiting.release_lists(at)
         effects += self._lists_differ(server, before, info.lists, everyone=True)
         return effects
 
@@ -358,7 +361,7 @@ class Router:
             server.info = info
             server.lists = info.lists
         self.state.forget_catalogues()
-        effects = self._release(server, at) + self._release_lists(at)
+        effects = self._waiting.release(server, at) + self._waiting.release_lists(at)
         return effects + self._lists_differ(server, before, server.lists)
 
     def unclaimed(self, name: str, party: str, reason: str) -> list[Effect]:
@@ -414,7 +417,7 @@ class Router:
         if upstream is None:
             return []
         upstream.draining = False
-        return self._release(upstream.server, at)
+        return self._waiting.release(upstream.server, at)
 
     def coming(self, name: str) -> list[Effect]:
         """A server is being started: calls wait for it."""
@@ -437,8 +440,8 @@ class Router:
         server.phase = Phase.ABSENT
         server.reason = reason
         self.state.forget_catalogues()
-        effects = self._fail_waiting(server, reason)
-        effects += self._release_lists(at)
+        effects = self._waiting.fail(server, reason)
+        effects += self._waiting.release_lists(at)
         if was_listed:
             effects += self._lists_differ(server, server.lists, None)
         return effects
@@ -468,11 +471,11 @@ class Router:
             effects += self._expire(upstream, at)
         for server in self.state.servers.values():
             if server.waiting and server.waiting[0].deadline <= at:
-                effects += self._expire_waiting(server, at)
+                effects += self._waiting.expire(server, at)
             if server.claims:
                 effects += self._expire_claims(server, at)
         if self._requests.awaiting_lists and self._requests.awaiting_lists[0].deadline <= at:
-            effects += self._release_lists(at)
+            effects += self._waiting.release_lists(at)
         return effects + self._parking.expire(at) + self._rounds.expire(at)
 
     def timer(self, call: Call, at: float) -> Sequence[Effect]:
@@ -482,7 +485,7 @@ class Router:
         effects = self._parking.window_over(call, at)
         upstream = call.upstream
         if upstream is not None and upstream.server.waiting and not upstream.active:
-            return (*effects, *self._release(upstream.server, at))
+            return (*effects, *self._waiting.release(upstream.server, at))
         return effects
 
     def _expire(self, upstream: Upstream, at: float) -> list[Effect]:
@@ -507,64 +510,7 @@ class Router:
             call.deadline = at + CANCEL_GRACE
             call.ghost_until = call.hard_deadline
         if upstream.server.waiting and not upstream.active:
-            effects += self._release(upstream.server, at)
-        return effects
-
-    def _expire_waiting(self, server: Server, at: float) -> list[Effect]:
-        waiting, server.waiting = server.waiting, []
-        effects: list[Effect] = []
-        for call in waiting:
-            if call.over:
-                continue
-            if call.deadline > at:
-                server.waiting.append(call)
-                continue
-            self.state.counters.timeouts += 1
-            busy = server.phase is Phase.UP
-            why = "it is serving another client that it may have to ask something" if busy else "it is still starting"
-            effects += self._requests.fail(
-                call, methods.SERVER_UNAVAILABLE, f"server {server.name!r} could not take the call in time: {why}"
-            )
-        return effects
-
-    # what waits
-
-    def _release(self, server: Server, at: float) -> list[Effect]:
-        """Try again what waits for a server; what still cannot go waits on, with the deadline that it had."""
-        waiting, server.waiting = server.waiting, []
-        effects: list[Effect] = []
-        for call in waiting:
-            message = call.message
-            if call.over or message is None:
-                continue
-            deadline = call.deadline
-            try:
-                effects += self._requests.handle(call, message, at)
-            except Overloaded as problem:
-                effects.append(Deliver(call.sink, error(call.id, methods.SERVER_UNAVAILABLE, str(problem)), True))
-            if call.upstream is None:
-                call.deadline = deadline
-        return effects
-
-    def _release_lists(self, at: float) -> list[Effect]:
-        """Answer the list requests whose servers are all known by now, or that have waited long enough."""
-        waiting, self._requests.awaiting_lists = self._requests.awaiting_lists, []
-        effects: list[Effect] = []
-        for call in waiting:
-            message = call.message
-            if call.over or message is None:
-                continue
-            call.patient = call.deadline > at
-            effects += self._requests.handle(call, message, at)
-        return effects
-
-    def _fail_waiting(self, server: Server, reason: str) -> list[Effect]:
-        waiting, server.waiting = server.waiting, []
-        effects: list[Effect] = []
-        for call in waiting:
-            if not call.over:
-                why = f"server {server.name!r} is not running: {reason}"
-                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+            effects += self._waiting.release(upstream.server, at)
         return effects
 
     # changes of lists

@@ -1,0 +1,80 @@
+"""Params on their way up and results on their way down, where what a client sees is not what the server has."""
+
+from __future__ import annotations
+
+from mcpd.routing.correlation import Call
+from mcpd.routing.info import ServerInfo
+from mcpd.wire import methods
+from mcpd.wire.eras import Era
+from mcpd.wire.jsonrpc import (
+    Bytes,
+    Message,
+    WireError,
+    array_items,
+    dump,
+    members,
+    notification,
+    pack,
+    pack_array,
+    text,
+    value_of,
+)
+
+
+def mint_token(call: Call, number: int, params: bytes) -> bytes:
+    """The params with the upstream id for a progress token, where the client gave one."""
+    found = members(params)
+    if "_meta" not in found:
+        return params
+    meta = members(found["_meta"])
+    token = meta.get("progressToken")
+    if token is None:
+        return params
+    call.token = bytes(token)
+    return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % number})})
+
+
+def single_initialize(info: ServerInfo, version: str, hidden: frozenset[str]) -> bytes:
+    """The child's own answer, but for the revision and the `hidden` capabilities (the lists of `tasks` would mix
+    clients)."""
+    found = members(info.result)
+    if info.era is Era.PER_REQUEST:
+        kept: dict[str, Bytes] = {key: found[key] for key in ("capabilities", "instructions") if key in found}
+        found = {**kept, "serverInfo": info.server_info}  # type: ignore[dict-item]
+    found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
+    if not hidden.isdisjoint(found_capabilities):
+        capabilities = pack({key: value for key, value in found_capabilities.items() if key not in hidden})
+        return pack({**found, "capabilities": capabilities, "protocolVersion": dump(version)})
+    return pack({**found, "protocolVersion": dump(version)})
+
+
+def linked_uris(value: bytes) -> list[str]:
+    """The URIs of resources that a tool's result links to or holds."""
+    uris = []
+    try:
+        for block in value_of(members(value).get("content", b"[]")):
+            uri = block.get("uri") or (block.get("resource") or {}).get("uri")
+            if isinstance(uri, str):
+                uris.append(uri)
+    except (WireError, AttributeError, TypeError):
+        return []  # not of the shape that the protocol has: nothing to learn from it
+    return uris
+
+
+def rename_contents(value: bytes, own: str, public: str) -> bytes:
+    """A read result whose contents carry the URI that the client asked for."""
+    try:
+        found = members(value)
+        contents = []
+        for item in map(members, array_items(found["contents"])):
+            same = "uri" in item and text(item["uri"]) == own
+            contents.append(pack({**item, "uri": dump(public)} if same else item))
+        return pack({**found, "contents": pack_array(contents)})
+    except (WireError, KeyError):
+        return value
+
+
+def cancelled(number: int, message: Message) -> bytes:
+    """A client's notice of cancellation, with the upstream id."""
+    params = pack({**members(message.params), "requestId": b"%d" % number})
+    return notification(methods.CANCELLED, params, message.extra)
