@@ -139,7 +139,10 @@ def enable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
     """Write down that a server is to be run, and start it."""
     from mcpd.config import edit
 
-    _carry_out(ctx, lambda path: edit.enable(path, name, True), name, "enabled", dry_run)
+    if _carry_out(ctx, lambda path: edit.enable(path, name, True), name, "enabled", dry_run):
+        state = next((one.state for one in _operator(ctx).client.servers() if one.name == name), "")
+        if state == "STOPPED":
+            typer.echo(f"{name} was stopped by hand: `mcpctl start {name}` starts it", err=True)
 
 
 def disable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
@@ -151,7 +154,8 @@ def disable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
 
 def _carry_out(
     ctx: typer.Context, plan: Callable[[Path], Edit], name: str, done: str, dry_run: bool, may_make: bool = False
-) -> None:
+) -> bool:
+    """Make the change; returns whether a daemon has it."""
     from mcpd.config import edit
 
     operator = _operator(ctx)
@@ -159,16 +163,16 @@ def _carry_out(
     change = plan(path)
     if not change:
         typer.echo(f"{change.file}: {name} is {done} already")
-        return
+        return False
     if new := edit.objections(path, change, os.environ):
         raise ConfigError(*new)
     if dry_run:
         typer.echo(change.diff(), nl=False)
-        return
+        return False
     was_right = not edit.problems(path, os.environ)
     backup = edit.write(change)
     typer.echo(f"{change.file}: {name} {done}" + (f"; before: {backup}" if backup else ""))
-    _reload(operator, path, lambda: edit.take_back(change) if was_right else None, (name,))
+    return _reload(operator, path, (lambda: edit.take_back(change)) if was_right else None, (name,))
 
 
 def registry_path(operator: Operator, *, may_make: bool = False) -> Path:
@@ -192,25 +196,29 @@ def registry_path(operator: Operator, *, may_make: bool = False) -> Path:
         return config_home(os.environ) / "mcpd" / "mcpd.toml"
 
 
-def _reload(operator: Operator, path: Path, take_back: Callable[[], None], names: Sequence[str]) -> None:
-    """Have the daemon read the registry; if it refuses, take the change back."""
+def _reload(operator: Operator, path: Path, take_back: Callable[[], None] | None, names: Sequence[str]) -> bool:
+    """Have the daemon read the registry, if one runs; if it refuses, take the change back, and raise Failed."""
     try:
         runs_with = Path(operator.client.daemon().registry)
         if os.path.realpath(runs_with) != os.path.realpath(path):
             typer.echo(f"the daemon runs with {runs_with}, and was not told", err=True)
-            return
+            return False
         report = operator.client.reload()
     except NoDaemon:
         typer.echo("no daemon is running: it counts from the next start")
-        return
+        return False
     except Refused as refusal:
-        take_back()
         complain("mcpctl", refusal)
-        raise Failed("the daemon refuses it; nothing was changed", "", BAD_CONFIG) from None
-    _tell(operator, report, names)
+        if take_back is None:
+            text = "the file is changed, but the daemon goes on with the registry that it has"
+            raise Failed(text, "there is more to mend: see above", BAD_CONFIG) from None
+        take_back()
+        raise Failed("the daemon refuses it; the change is taken back", "", BAD_CONFIG) from None
+    _tell(report, names)
+    return True
 
 
-def _tell(operator: Operator, report: ReloadReport, names: Sequence[str]) -> None:
+def _tell(report: ReloadReport, names: Sequence[str]) -> None:
     from mcpd.cli import render
 
     render.show(render.reload_report(report), render.console())
@@ -220,9 +228,6 @@ def _tell(operator: Operator, report: ReloadReport, names: Sequence[str]) -> Non
             typer.echo(f"mcpctl: warning: {text}", err=True)
     for text in report.problems:
         typer.echo(f"mcpctl: {text}", err=True)
-    for status in operator.client.servers():
-        if status.name in names and status.enabled and status.state == "STOPPED":
-            typer.echo(f"{status.name} was stopped by hand: `mcpctl start {status.name}` starts it", err=True)
     if report.problems:
         raise typer.Exit(FAILED)
 
@@ -413,7 +418,7 @@ def _undo_import(operator: Operator, path: Path, dry_run: bool) -> None:
     imported.remove_secrets(note.secrets)
     imported.forget(path)
     typer.echo(f"{note.file}: as before the import of {note.source}")
-    _reload(operator, path, lambda: None, ())
+    _reload(operator, path, None, ())
 
 
 def _operator(ctx: typer.Context) -> Operator:
