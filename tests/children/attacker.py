@@ -115,6 +115,15 @@ def forks(most):
     return [len(children), problem]
 
 
+def hold(count):
+    """Children that stay for a while."""
+    for _ in range(count):
+        if os.fork() == 0:
+            signal.alarm(20)
+            signal.pause()
+            os._exit(0)
+
+
 def hog(most, in_file):
     """Take memory, a little at a time and never more than `most` MiB."""
     held = []
@@ -224,6 +233,7 @@ ATTACKS = {
     "x32": lambda _: in_child(lambda: libc.syscall(ctypes.c_long(0x40000000 + 39))),
     "i386": lambda _: in_child(foreign_numbers),
     "forks": forks,
+    "hold": hold,
     "hog": lambda a: hog(a, False),
     "memfd": lambda a: hog(a, True),
     "fill": lambda a: fill(*a),

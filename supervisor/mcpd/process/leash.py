@@ -18,14 +18,14 @@ PR_SET_NO_NEW_PRIVS = 38
 def main() -> None:
     status, parent, user, limits = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     directory, command = sys.argv[5], sys.argv[6:]
+    with open("/proc/self/environ", "rb") as file:  # as it was given: the interpreter may have added LC_CTYPE
+        pairs = [pair.split(b"=", 1) for pair in file.read().split(b"\0") if b"=" in pair]
     set_limits(limits)
     become(user)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above, so no signal will come
         sys.exit(1)
     os.set_inheritable(status, False)
-    with open("/proc/self/environ", "rb") as file:  # as it was given: the interpreter may have added LC_CTYPE
-        pairs = [pair.split(b"=", 1) for pair in file.read().split(b"\0") if b"=" in pair]
     try:
         os.chdir(directory)
         os.execvpe(command[0], command, dict(pairs))  # noqa: S606

@@ -289,8 +289,10 @@ def closed_ancestors(paths: Sequence[str], uid: int, gid: int) -> tuple[str, ...
 
 def _ancestors(path: str) -> Iterator[str]:
     """The directories above `path`, the nearest first; the root is not among them."""
-    while (path := os.path.dirname(path)) not in ("/", ""):
+    path = os.path.dirname(path)
+    while path.strip("/"):
         yield path
+        path = os.path.dirname(path)
 
 
 def _is_broad(real: str) -> bool:

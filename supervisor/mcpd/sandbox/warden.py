@@ -75,9 +75,10 @@ class Warden:
             rules = effective(spec.sandbox, registry.profiles)
         except KeyError:
             raise SpawnError("sandbox", f"servers.{spec.name}: no profile {spec.sandbox.profile!r}") from None
-        user = self._users.of(spec.name) if self._users is not None else None
+        possible = not rules.contained or (self.facts.bwrap is not None and not self.facts.weakness)
         try:
-            premises = self._premises(spec, env, registry, rules, user)
+            user = self._users.of(spec.name) if self._users is not None else None
+            premises = self._premises(spec, env, registry, rules, user) if possible else None
         except OSError as error:
             text = f"servers.{spec.name}: {error.filename or 'its files'}: {error.strerror}"
             raise SpawnError("sandbox", text) from error
@@ -103,7 +104,7 @@ class Warden:
         self._check_grants(spec, rules, guarded, user)
         architecture = seccomp.ARCHITECTURES.get(self.facts.architecture)
         if architecture is None:
-            raise SpawnError("sandbox", f"servers.{spec.name}: {self.facts.weakness}")
+            raise SpawnError("sandbox", f"servers.{spec.name}: no table of system calls for this machine")
         paths = tuple(for_user(ground.paths, user.uid, user.gid)) if user is not None else ground.paths
         uid, gid = (user.uid, user.gid) if user is not None else (os.getuid(), os.getgid())
         proxied = rules.network == "allow"
@@ -129,14 +130,14 @@ class Warden:
         if user is None:
             return Premises(rules=rules, limits=kept)
         home = str(environment.home(self._base))
-        needed = (*ground.paths, f"{spec.cwd}/.")
+        needed = (*ground.paths, str(spec.cwd / "any"))
         closed = closed_ancestors(needed, user.uid, user.gid)
         return Premises(
             rules=rules,
             ground=Ground(tuple(for_user(ground.paths, user.uid, user.gid))),
             user=user,
             closed=closed,
-            home=home if closed_ancestors((f"{home}/.",), user.uid, user.gid) else None,
+            home=home if closed_ancestors((f"{home}/any",), user.uid, user.gid) else None,
             limits=kept,
         )
 
