@@ -47,7 +47,6 @@ PROMPTS = [
     types.Prompt(name="test_prompt_with_image", description="A prompt with an image"),
     types.Prompt(name="test_input_required_result_prompt", description="A prompt that asks the user first"),
 ]
-EXTRA_PROMPT = types.Prompt(name="test_dynamic_prompt", description="Is there only after the list has changed")
 COMPLETIONS = ("paris", "park", "party", "test", "testing")
 RESOURCES = [
     types.Resource(uri="test://static-text", name="static-text", description="A text", mime_type="text/plain"),
@@ -71,7 +70,9 @@ def build() -> Server[Any]:
         return await tools.call(world, ctx, params)
 
     async def list_prompts(_c: Context, _p: Any) -> types.ListPromptsResult:
-        return types.ListPromptsResult(prompts=[*PROMPTS, *([EXTRA_PROMPT] if world.extra_prompt else [])])
+        changed = f"Was changed {world.prompt_changes} times"
+        extra = [types.Prompt(name="test_dynamic_prompt", description=changed)] if world.prompt_changes else []
+        return types.ListPromptsResult(prompts=[*PROMPTS, *extra])
 
     async def follow(_c: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
         world.followed.add(str(params.uri))

@@ -49,6 +49,12 @@ def elicitation(message: str, properties: dict[str, Any], required: Sequence[str
     return types.ElicitRequest(params=types.ElicitRequestFormParams(message=message, requested_schema=schema))
 
 
+def page(url: str) -> types.ElicitRequest:
+    """Send the user to a page."""
+    params = types.ElicitRequestURLParams(message="Please sign in", url=url, elicitation_id="sign-in-1")
+    return types.ElicitRequest(params=params)
+
+
 def sampling(prompt: str, max_tokens: int = 100) -> types.CreateMessageRequest:
     message = types.SamplingMessage(role="user", content=types.TextContent(type="text", text=prompt))
     return types.CreateMessageRequest(

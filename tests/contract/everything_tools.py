@@ -21,6 +21,7 @@ from everything_asking import (
     demand,
     elicitation,
     is_per_request,
+    page,
     roots,
     sampling,
 )
@@ -48,8 +49,9 @@ class World:
 
     bus: InMemorySubscriptionBus = field(default_factory=InMemorySubscriptionBus)
     level: str = "debug"
-    extra_tool: bool = False
-    extra_prompt: bool = False
+    tool_changes: int = 0
+    prompt_changes: int = 0
+    cancelled: int = 0
     followed: set[str] = field(default_factory=set)
 
 
@@ -173,21 +175,40 @@ async def reconnection(_w: World, ctx: Context, _p: types.CallToolRequestParams)
     return said("Reconnection test completed")
 
 
+# Beyond what the suite asks for
+
+
+@tool("test_wait", "Says that it has begun, and waits until it is cancelled")
+async def wait(world: World, ctx: Context, _p: types.CallToolRequestParams) -> types.CallToolResult:
+    await ctx.session.report_progress(0, 1, "begun")
+    try:
+        await anyio.sleep_forever()
+    except anyio.get_cancelled_exc_class():
+        world.cancelled += 1
+        raise
+    return said("never")
+
+
+@tool("test_cancelled", "Says how many calls of the tool that waits were cancelled")
+async def cancelled(world: World, _c: Context, _p: types.CallToolRequestParams) -> types.CallToolResult:
+    return said(str(world.cancelled))
+
+
 # Changes
 
 
-@tool("test_trigger_tool_change", "Adds a tool, or takes it away again")
+@tool("test_trigger_tool_change", "Adds a tool, or changes the one that it has added")
 async def tool_change(world: World, ctx: Context, _p: types.CallToolRequestParams) -> types.CallToolResult:
-    world.extra_tool = not world.extra_tool
+    world.tool_changes += 1
     await world.bus.publish(ToolsListChanged())
     if not is_per_request(ctx):
         await ctx.session.send_tool_list_changed()
     return said("the list of tools has changed")
 
 
-@tool("test_trigger_prompt_change", "Adds a prompt, or takes it away again")
+@tool("test_trigger_prompt_change", "Adds a prompt, or changes the one that it has added")
 async def prompt_change(world: World, ctx: Context, _p: types.CallToolRequestParams) -> types.CallToolResult:
-    world.extra_prompt = not world.extra_prompt
+    world.prompt_changes += 1
     await world.bus.publish(PromptsListChanged())
     if not is_per_request(ctx):
         await ctx.session.send_prompt_list_changed()
@@ -285,6 +306,7 @@ def asking(name: str, description: str, *rounds: Questions, sealed: bool = False
 
 asking("test_elicitation_sep1034_defaults", "Asks with defaults", {"answer": elicitation("Your data", DEFAULTS)})
 asking("test_elicitation_sep1330_enums", "Asks with enums of all kinds", {"answer": elicitation("Choose", ENUMS)})
+asking("test_elicitation_url", "Sends the user to a page", {"answer": page("https://example.org/sign-in")})
 asking("test_streaming_elicitation", "Asks the user", {"user_name": elicitation("Name?", NAME, ["name"])})
 asking(
     "test_input_required_result_elicitation",
@@ -352,10 +374,14 @@ async def capabilities(_w: World, ctx: Context, params: types.CallToolRequestPar
 
 @tool("test_dynamic_tool", "Is there only after the list of tools has changed")
 async def dynamic_tool(world: World, _c: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-    if not world.extra_tool:
+    if not world.tool_changes:
         raise MCPError(types.INVALID_PARAMS, f"no such tool: {params.name}")
     return said("here")
 
 
 def listed(world: World) -> list[types.Tool]:
-    return [entry for entry, _ in TOOLS.values() if entry.name != "test_dynamic_tool" or world.extra_tool]
+    dynamic, _ = TOOLS["test_dynamic_tool"]
+    found = [entry for entry, _ in TOOLS.values() if entry is not dynamic]
+    if world.tool_changes:
+        found.append(dynamic.model_copy(update={"description": f"Was changed {world.tool_changes} times"}))
+    return found

@@ -23,8 +23,8 @@ KNOWN: dict[tuple[str, str], set[str]] = {
     ("both", HANDSHAKE): set(),
     ("both", PER_REQUEST): set(),
     ("auto", HANDSHAKE): set(),
-    # one wants a key of the server's choice, which no handshake child can give; two ask for the client's roots, of which
-    # a shared child is not told
+    # one wants a key of the server's choice, which no handshake child can give; two ask for the client's roots, of
+    # which a shared child is not told
     ("auto", PER_REQUEST): {
         "input-required-result-basic-elicitation",
         "input-required-result-basic-list-roots",

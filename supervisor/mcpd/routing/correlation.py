@@ -14,6 +14,7 @@ from typing import Any
 from mcpd.config.registry import ServerSpec, ToolRules
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.sessions import Session
+from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message
 
 
@@ -288,6 +289,10 @@ class Server:
     def used_by(self, session: Session) -> list[Upstream]:
         """The instances that a session's calls may go to."""
         return [one for one in self.upstreams if one.party is None or one.party == session.party]
+
+    def about(self, era: Era) -> ServerInfo | None:
+        """What clients of an era are told of it: what its instance of that era said, if it has one."""
+        return next((one.info for one in self.upstreams if one.era is era), self.info)
 
     def capability(self, name: str) -> bytes | None:
         """The raw value of one of the server's capabilities."""

@@ -244,9 +244,10 @@ class Requests:
             answer = self._merged_initialize(session, version)
         else:
             server = self._state.servers[session.view.name]
-            if server.info is None:
+            about = server.about(Era.HANDSHAKE)
+            if about is None:
                 return self._wait(call, server, message, at)
-            answer = single_initialize(server.info, version, self._hidden_capabilities(session, server))
+            answer = single_initialize(about, version, self._hidden_capabilities(session, server))
         session.capabilities = members(params["capabilities"]) if "capabilities" in params else {}
         info = value_of(params["clientInfo"]) if "clientInfo" in params else {}
         session.client_info = info if isinstance(info, dict) else {}
@@ -261,9 +262,9 @@ class Requests:
             found |= {key: value for key, value in members(merged).items() if key in ("capabilities", "instructions")}
             return self.answer(call, pack(found))
         server = self._state.servers[session.view.name]
-        if server.info is None:
+        info = server.about(Era.PER_REQUEST)
+        if info is None:
             return self._wait(call, server, message, at)
-        info = server.info
         hidden = self._hidden_capabilities(session, server) | {"tasks"}
         found["capabilities"] = pack({key: value for key, value in info.capabilities.items() if key not in hidden})
         if info.instructions is not None:

@@ -63,6 +63,8 @@ class RoundTrips:
         for key, raw in wanted.items():
             question = members(raw)
             method, params = text(question.get("method", b"null")), bytes(question.get("params", b"{}"))
+            if method == methods.ELICITATION:
+                params = _with_elicitation_id(params, self._state.next_id())
             if method == methods.ROOTS_LIST:
                 roots = [{"uri": uri} for uri in rounds.server.roots]
                 rounds.answers[key] = dump({"roots": roots})
@@ -142,6 +144,17 @@ class RoundTrips:
     def _drop_open(self, call: Call) -> None:
         for ask in _open(call):
             self._drop(ask)
+
+
+def _with_elicitation_id(params: bytes, number: int) -> bytes:
+    """Params of an elicitation by URL with the id that handshake-era clients expect (2025-11-25, elicitation; the
+    per-request era has none)."""
+    if b"url" not in params:
+        return params
+    found = members(params)
+    if value_of(found.get("mode", b"null")) != "url" or "elicitationId" in found:
+        return params
+    return pack({**found, "elicitationId": dump(f"mcpd-{number}")})
 
 
 def _open(call: Call) -> list[Ask]:

@@ -327,6 +327,19 @@ def test_input_required_becomes_questions_and_a_retry(newer: Newer) -> None:
     assert newer.got[sink][2]["id"] == 1
 
 
+def test_elicitation_by_url_gets_the_id_that_the_older_era_has(newer: Newer) -> None:
+    session = newer.open(TIME, elicitation={"url": {}, "form": {}})
+    sink = newer.ask(session, 1, "tools/call", {"name": "echo"})
+    page = {"mode": "url", "message": "Sign in", "url": "https://example.org"}
+    form = {"message": "Which url?", "requestedSchema": {}}
+    named = {**page, "elicitationId": "mine"}
+    asked = {key: {"method": "elicitation/create", "params": one} for key, one in enumerate((page, form, named))}
+    newer.answer("time", {"resultType": "input_required", "inputRequests": asked})
+    first, second, third = (question["params"] for question in newer.got[sink])
+    assert first.pop("elicitationId")
+    assert (first, second, third) == (page, form, named)
+
+
 def test_input_that_the_client_cannot_give_fails_the_call(newer: Newer) -> None:
     session = newer.open(TIME)
     sink = newer.ask(session, 1, "tools/call", {"name": "echo"})
@@ -400,6 +413,16 @@ def test_state_of_a_per_request_server_passes_untouched(newer: Newer) -> None:
     asked = {"resultType": "input_required", "requestState": "s", "inputRequests": {"k": {"method": "roots/list"}}}
     newer.answer("time", asked)
     assert newer.one(sink)["result"] == asked
+
+
+def test_each_era_is_told_what_the_instance_of_that_era_said(newer: Newer) -> None:
+    newer.up("time", info("echo", instructions="For the older era", capabilities={"logging": {}}), key="time@2")
+    session = newer.open(TIME, initialize=False)
+    sink = newer.ask(session, 1, "initialize", {"protocolVersion": "2025-06-18", "capabilities": {}})
+    assert newer.one(sink)["result"]["capabilities"] == {"logging": {}}
+    _, sink = newer.request(2, "server/discover")
+    assert "logging" in newer.one(sink)["result"]["capabilities"]
+    assert "instructions" not in newer.one(sink)["result"]
 
 
 def test_instance_of_the_clients_own_era_is_taken(newer: Newer) -> None:
