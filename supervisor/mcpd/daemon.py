@@ -108,7 +108,9 @@ class Daemon:
 
     def _build(self) -> None:
         registry, settings = self._registry, self._registry.daemon
-        facts = probe()
+        facts = probe(claim_cgroup=True)
+        if facts.weakness and not facts.reason:
+            log.warning("sandbox.unavailable", reason=facts.weakness)
         if facts.reason:
             log.warning("sandbox.unavailable", reason=facts.reason)
         self._store = Store.open(settings.state_dir / "mcpd.db", lambda text: log.warning("store.trouble", text=text))

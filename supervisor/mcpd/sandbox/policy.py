@@ -58,6 +58,10 @@ class SandboxFacts:
     """The program by which root becomes somebody else."""
     counts_processes: bool = False
     """Whether a limit of processes set inside counts those inside and no others."""
+    cgroups: CgroupHome | None = None
+    """Where control groups for servers are made."""
+    cgroups_reason: str = "it was not tried"
+    """Why there is no such place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,12 @@ from mcpd.config.registry import Registry, ServerSpec
 from mcpd.errors import SpawnError
 from mcpd.sandbox import host, seccomp
 from mcpd.sandbox.bubblewrap import EGRESS_SOCKET, UNIX_FILTER
-from mcpd.sandbox.cgroup import CgroupHome
 from mcpd.sandbox.ground import Ground, Survey, closed_ancestors, for_user, may
 from mcpd.sandbox.identity import Users
 from mcpd.sandbox.limits import Limits, limits, missing_for_cgroup
 from mcpd.sandbox.policy import (
     DEFAULT_PATH,
     PROXY_PORT,
-    UNSANDBOXED,
     Identity,
     LaunchPlan,
     Premises,
@@ -47,30 +45,23 @@ class Warden:
         cookie: str,
         launcher: str | None = None,
         egress: Egress | None = None,
-        cgroups: CgroupHome | None = None,
-        unsandboxed: bool = False,
     ) -> None:
-        """`base`: the daemon's environment. `unsandboxed`: the operator said on the command line that nothing is to be
-        contained."""
+        """`base`: the daemon's environment."""
         self.facts = facts
         self._base = base
         self._cookie = cookie
         self._launcher = launcher
         self._egress = egress
-        self._cgroups = cgroups
-        self._unsandboxed = unsandboxed
+        self._cgroups = facts.cgroups
         self._users = Users(registry.sandbox.run_as, str(registry.daemon.runtime_dir)) if os.geteuid() == 0 else None
         self._host = host.look_around()
 
     def profile_of(self, spec: ServerSpec) -> str:
         """Under which profile the server is started; what `list` shows of one that does not run."""
-        return UNSANDBOXED if self._unsandboxed else spec.sandbox.profile
+        return spec.sandbox.profile
 
     def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan:
         """How to start `spec` now. Raises SpawnError; a server never gets less containment than its entry says."""
-        if self._unsandboxed:
-            own = spec.sandbox.model_copy(update={"profile": UNSANDBOXED})
-            spec = spec.model_copy(update={"sandbox": own})
         try:
             rules = effective(spec.sandbox, registry.profiles)
         except KeyError:

@@ -24,8 +24,7 @@ from mcpd.sandbox.cgroup import CgroupHome, _mount_point
 from mcpd.sandbox.limits import Limits
 from mcpd.sandbox.policy import SandboxFacts
 from mcpd.sandbox.readback import read_back
-from mcpd.sandbox.warden import Warden
-from support.boxes import Box, registry, spec
+from support.boxes import Box, spec
 from support.processes import CHILDREN, COOKIE, facts
 
 pytestmark = pytest.mark.anyio
@@ -243,15 +242,6 @@ async def test_grant_that_the_servers_user_may_not_use_is_told_with_a_remedy(tmp
     (tmp_path / "mine").mkdir(mode=0o700)
     with pytest.raises(SpawnError, match=r"closed to uid .* chown or chmod"):
         Box(tmp_path, shell("true", profile="filesystem", write=(tmp_path / "mine",)))
-
-
-async def test_unsandboxed_by_the_command_line(tmp_path: Path) -> None:
-    server = shell("true", profile="strict")
-    known = registry(tmp_path, server)
-    warden = Warden(facts(), known, os.environ, cookie=COOKIE, unsandboxed=True)
-
-    assert warden.profile_of(server) == "unsandboxed"
-    assert warden.plan(server, {}, known).isolation == "unsandboxed"
 
 
 PROXIED = """

@@ -18,7 +18,8 @@ BARE = SandboxFacts(None, "", "bubblewrap is not installed")
 
 
 def spec(**keys: object) -> ServerSpec:
-    given = {"name": "time", "command": ("/bin/server", "-v"), "cwd": Path("/srv"), **keys}
+    bare = {"sandbox": SandboxSpec(profile="unsandboxed")}
+    given = {"name": "time", "command": ("/bin/server", "-v"), "cwd": Path("/srv"), **bare, **keys}
     return ServerSpec.model_validate({key: value for key, value in given.items() if value is not None})
 
 
