@@ -2,7 +2,8 @@
 
 Tools: `mirror` gives back the line that it came in, `say` answers with the RESULT or the ERROR (hexadecimal), `hold` is
 never answered, `pid` and `variable NAME` tell of the process, `breed` starts two others that would live for ever, one
-of them in a session of its own, `grumble TEXT` writes to stderr.
+of them in a session of its own, `grumble TEXT` writes to stderr, `shout COUNT SIZE` reports progress in COUNT messages
+of SIZE bytes.
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 import subprocess
 import sys
 
-NAMES = ("mirror", "say", "hold", "pid", "variable", "breed", "grumble")
+NAMES = ("mirror", "say", "hold", "pid", "variable", "breed", "grumble", "shout")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in NAMES]
 FOR_EVER = [sys.executable, "-I", "-S", "-c", "import signal\nwhile True: signal.pause()"]
 
@@ -45,6 +46,12 @@ def call(identifier, params, line):
                 start_new_session=runaway,
             )
         reply(identifier, b"result", text("started"))
+    elif name == "shout":
+        told = {"progressToken": params["_meta"]["progressToken"], "progress": 1, "message": "x" * arguments["size"]}
+        frame = json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": told}).encode()
+        for _ in range(arguments["count"]):
+            sys.stdout.buffer.write(frame + b"\n")
+        reply(identifier, b"result", text("shouted"))
     elif name == "grumble":
         print(arguments["text"], file=sys.stderr, flush=True)
         reply(identifier, b"result", text("grumbled"))
