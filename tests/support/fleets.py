@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from mcpd.clock import SystemClock
 from mcpd.config.load import load
@@ -24,6 +26,8 @@ from mcpd.lifecycle.states import State
 from mcpd.process import tree
 from mcpd.process.child import Child
 from mcpd.store.store import Store
+from mcpd.wire.address import View
+from mcpd.wire.jsonrpc import Message
 from support.processes import CHILDREN, DEADLINE, PlainPlanner, facts, open_descriptors
 
 QUICK: dict[str, Any] = {
@@ -142,6 +146,61 @@ class Push:
             while not fact():
                 self._news.clear()
                 await self._news.wait()
+
+
+class Client:
+    """A client's session at a server, past its handshake."""
+
+    def __init__(self, ship: Ship, server: str, **capabilities: Any) -> None:
+        self._ship = ship
+        self._push = Push()
+        self._numbers = itertools.count(1)
+        self.session = ship.relay.open_session(View("server", server), "someone", "stdio", self._push)
+        self._capabilities = capabilities
+
+    async def initialize(self) -> Client:
+        params = {"protocolVersion": "2025-11-25", "capabilities": self._capabilities, "clientInfo": {"name": "test"}}
+        await self.ask("initialize", params)
+        return self
+
+    async def ask(self, method: str, params: Any) -> Any:
+        """The answer to a request, result or error."""
+        number, raw = next(self._numbers), Raw(msgspec.json.encode(params))
+        self._ship.relay.submit(self.session, Message(id=Raw(b"%d" % number), method=method, params=raw), self._push)
+        return await self._heard(lambda one: one.get("id") == number and "method" not in one)
+
+    async def call(self, tool: str, **arguments: Any) -> str:
+        """The text that a tool gives; fails if it gives an error."""
+        answer = await self.ask("tools/call", {"name": tool, "arguments": arguments})
+        assert "result" in answer, answer
+        text: str = answer["result"]["content"][0]["text"]
+        return text
+
+    async def refused(self, tool: str, **arguments: Any) -> str:
+        """The message of the error that a call gives."""
+        answer = await self.ask("tools/call", {"name": tool, "arguments": arguments})
+        assert "error" in answer, answer
+        text: str = answer["error"]["message"]
+        return text
+
+    async def asked(self, method: str) -> Any:
+        """The first message of this method that the server sent."""
+        return await self._heard(lambda one: one.get("method") == method)
+
+    async def _heard(self, fits: Callable[[Any], bool]) -> Any:
+        def found() -> list[Any]:
+            return [one for one in map(msgspec.json.decode, self._push.frames) if fits(one)]
+
+        await self._push.until(lambda: bool(found()))
+        return found()[0]
+
+    def answer(self, id: int, result: Any) -> None:
+        """Answer what the server asked."""
+        message = Message(id=Raw(b"%d" % id), result=Raw(msgspec.json.encode(result)))
+        self._ship.relay.submit(self.session, message, self._push)
+
+    def close(self) -> None:
+        self._ship.relay.close_session(self.session)
 
 
 async def within(work: Any) -> Any:

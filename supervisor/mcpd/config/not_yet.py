@@ -51,9 +51,6 @@ NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
     ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),
     ("frontdoor", "tls_key"): NotYet("TLS", _REMOVE, _nothing),
     ("servers", "*", "package"): NotYet("installing packages", "install it yourself and set command", _nothing),
-    ("servers", "*", "activation"): NotYet("starting at the first use", 'use "eager"', _only("eager")),
-    ("servers", "*", "sharing"): NotYet("a child for each session", 'use "shared"', _only("shared")),
-    ("servers", "*", "instances"): NotYet("a pool of instances", "use 1", _only(1)),
 }
 
 

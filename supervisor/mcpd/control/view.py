@@ -20,6 +20,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     was entered. What only a running instance has (`pid`, `rss` in bytes, `cpu` in seconds, `uptime` in seconds) is
     None without one; a pool gives the sums, and the pid of its first instance. `pid` is the server's own process as the
     host sees it, where that is known. `restarts` counts the starts that nobody asked for. `calls` are in flight now.
+    `saved`: the memory in bytes that a lazy server which is IDLE used when it last ran.
     """
 
     name: str
@@ -40,6 +41,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None = None
     enabled: bool = True
     activation: str = "eager"
+    sharing: str = "shared"
+    saved: int | None = None
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):

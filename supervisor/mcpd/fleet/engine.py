@@ -7,6 +7,7 @@ instance's own.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from enum import Enum, auto
@@ -19,6 +20,7 @@ from mcpd.clock import Clock
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.config.secrets import resolve_env
 from mcpd.fleet import operators, status
+from mcpd.fleet.demand import SLOTS, Demand
 from mcpd.fleet.egress import Egress
 from mcpd.fleet.era import EraMemory
 from mcpd.fleet.eventlog import EventLog
@@ -26,12 +28,13 @@ from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.backoff import RestartAlarm
 from mcpd.lifecycle.effects import Changed
-from mcpd.lifecycle.events import Disable, Reset, Restart, Start, Stop
+from mcpd.lifecycle.events import Disable, Rest, Restart, Start, Stop
 from mcpd.lifecycle.phases import Ended, Stopping, Waiting
 from mcpd.lifecycle.reconcile import (
     Adopt,
     Create,
     Lower,
+    Lull,
     Observed,
     Orders,
     Raise,
@@ -123,6 +126,7 @@ class Engine:
         self.stage = Stage.NEW
         self._over = asyncio.Event()
         self._alarm = RestartAlarm()
+        self.demand = Demand(registry, self, store)
         self._recall(registry.servers)
         relay.on_catalogue_stale = self._list_changed
         relay.on_interactive = self._is_interactive
@@ -137,6 +141,7 @@ class Engine:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self.stage = Stage.RUNNING
+                self.start_task(self.demand.watch(), "idleness")
                 self.reconcile()
                 for name in self.registry.servers:
                     self._announce(name)
@@ -167,10 +172,10 @@ class Engine:
     async def _stop_in_order(self, instance: Instance) -> None:
         for other in tuple(self.instances.values()):
             if instance.spec.name in other.spec.after:
-                await other.until(lambda other=other: _is_down(other))  # type: ignore[misc]
+                await other.until(lambda other=other: is_down(other))  # type: ignore[misc]
         if instance.state not in _AT_REST:
             instance.post(Stop(instance.now(), "the daemon is stopping"))
-            await instance.until(lambda: _is_down(instance))
+            await instance.until(lambda: is_down(instance))
 
     async def _hurry_when(self, hurry: asyncio.Event) -> None:
         await hurry.wait()
@@ -209,16 +214,16 @@ class Engine:
 
     async def turn_of(self, instance: Instance) -> None:
         for name in instance.spec.after:
-            for other in self.instances_of(name):
+            for other in self.slots_of(name):
                 await other.settled()
 
     def changed(self, instance: Instance, change: Changed) -> None:
         server = instance.spec.name
         generation = instance.machine.generation
-        self.log.add(server, instance.key, generation, change.old.value, change.new.value, change.why)
+        self.log.add(server, instance.name, generation, change.old.value, change.new.value, change.why)
         getattr(_log, _LEVELS.get(change.new, "debug"))(
             "instance.changed",
-            instance=instance.key,
+            instance=instance.name,
             generation=generation,
             old=change.old.value,
             new=change.new.value,
@@ -227,6 +232,7 @@ class Engine:
         if (change.old, change.new) == (State.BACKOFF, State.STARTING) and self._alarm.restarted(instance.now()):
             self.tell("", self._alarm.text)
             _log.error("fleet.restarting_much", text=self._alarm.text)
+        self.demand.changed(instance, change)
         if change.new in _AT_REST and not self._is_wanted(instance):
             self._forget(instance)
         self._announce(server)
@@ -235,25 +241,30 @@ class Engine:
 
     def reconcile(self, orders: Orders = Orders()) -> None:  # noqa: B008 - frozen
         """Begin whatever makes the servers as they are wanted; returns at once."""
-        observed = {key: Observed(one.spec.name, one.heading, one.spec) for key, one in self.instances.items()}
-        for action in reconcile(self.registry.servers, self._wishes, observed, orders):
+        slots = {one.name: one for one in self.instances.values() if one.place.role in SLOTS}
+        observed = {name: Observed(one.spec.name, one.heading, one.spec) for name, one in slots.items()}
+        at = self.clock.monotonic()
+        for action in reconcile(self.registry.servers, self._wishes, observed, orders, self.demand.resting()):
             match action:
-                case Create(key, spec):
-                    self.instances[key] = Instance(key, spec, self)
-                case Remove(key):
-                    self._remove(self.instances[key])
-                case Adopt(key, spec, restart):
-                    self._adopt(self.instances[key], spec, restart)
-                case Raise(key, asked):
-                    self._post(key, Start(self.clock.monotonic(), asked))
-                case Renew(key):
-                    self._post(key, Restart(self.clock.monotonic()))
-                case Lower(key, disabled):
-                    at = self.clock.monotonic()
-                    self._post(key, Disable(at) if disabled else Stop(at))
-
-    def _post(self, key: str, event: Start | Restart | Stop | Disable | Reset) -> None:
-        self.instances[key].post(event)
+                case Create(name, spec):
+                    slots[name] = self.instances[name] = Instance(name, spec, self)
+                case Remove(name):
+                    self._remove(slots[name])
+                case Adopt(name, spec, restart):
+                    self._adopt(slots[name], spec, restart)
+                case Raise(name, asked):
+                    if not asked:
+                        self.demand.learn_soon(slots[name])
+                    slots[name].post(Start(at, asked))
+                case Lull(name):
+                    slots[name].post(Rest(at, "it waits for its first use"))
+                case Renew(name):
+                    self.demand.close(slots[name].spec.name, "restarted by the operator")
+                    slots[name].post(Restart(at))
+                case Lower(name, disabled):
+                    event = Disable(at) if disabled else Stop(at)
+                    self.demand.close(slots[name].spec.name, "stopped by the operator")
+                    slots[name].post(event)
 
     def _adopt(self, instance: Instance, spec: ServerSpec, restart: bool) -> None:
         instance.adopt(spec)
@@ -269,6 +280,9 @@ class Engine:
     def _forget(self, instance: Instance) -> None:
         del self.instances[instance.key]
         server = instance.spec.name
+        for slot in itertools.islice(self.slots_of(server), 1):
+            if instance.place.role not in SLOTS:  # how it ended is told of its server
+                slot.exits.extend(instance.exits)
         if any(True for _ in self.instances_of(server)):
             return
         self._egress.forget(server)
@@ -277,17 +291,23 @@ class Engine:
 
     def _is_wanted(self, instance: Instance) -> bool:
         spec = self.registry.servers.get(instance.spec.name)
-        return spec is not None and instance.key in instance_keys(spec)
+        return spec is not None and instance.place.role in SLOTS and instance.name in instance_keys(spec)
 
     def _announce(self, server: str) -> None:
         """Tell the relay what a call to this server can expect, while none of its instances is attached."""
-        instances = list(self.instances_of(server))
-        if any(one.heading in (State.READY, State.NOT_READY) for one in instances):
+        slots = list(self.slots_of(server))
+        if not slots or self.demand.announce(slots[0].spec, slots):
             return
-        if any(map(_is_coming, instances)):
+        if any(one.heading in (State.READY, State.NOT_READY) for one in slots):
+            return
+        if any(map(_is_coming, slots)):
             self.relay.coming(server)
-        elif instances:
-            self.relay.absent(server, why_absent(instances[0]))
+        elif any(one.state is State.IDLE for one in slots):
+            self.relay.idle(server, None)
+        else:
+            why = why_absent(slots[0])
+            self.relay.absent(server, why)
+            self.demand.absent(server, why)
 
     # -- Told by the relay -------------------------------------------------------------------------------------------
 
@@ -326,6 +346,7 @@ class Engine:
         """
         added = new.servers.keys() - self.registry.servers.keys()
         self.registry = new
+        self.demand.adopt(new, replace)
         self.relay.set_servers(new)
         self._recall(added)
         self.reconcile(Orders(replace=replace))
@@ -345,11 +366,18 @@ class Engine:
         """The instances of a server, also of one that is being removed."""
         return (one for one in tuple(self.instances.values()) if one.spec.name == server)
 
+    def slots_of(self, server: str) -> Iterator[Instance]:
+        """Those instances of a server that the registry names; not sessions' own."""
+        return (one for one in self.instances_of(server) if one.place.role in SLOTS)
+
+    def is_running(self) -> bool:
+        return self.stage is Stage.RUNNING
+
     def log_file(self, server: str) -> Path:
         return self.registry.daemon.state_dir / "logs" / f"{server}.log"
 
 
-def _is_down(instance: Instance) -> bool:
+def is_down(instance: Instance) -> bool:
     """Nothing of it runs, or it was given up."""
     return instance.state not in (HELD - {State.ABANDONED}) | {State.STARTING}
 
@@ -359,7 +387,7 @@ def _is_coming(instance: Instance) -> bool:
         case Waiting(since=since, until=until):
             return until - since <= BRIEF
         case Stopping(goal=goal) | Ended(goal=goal):
-            return goal in (Goal.POLICY, Goal.START)
+            return goal in (Goal.POLICY, Goal.START, Goal.REST)
         case phase:
             return phase.state not in SETTLED
 

@@ -23,7 +23,8 @@ from mcpd.control.view import (
 )
 from mcpd.errors import NotFound, Overloaded
 from mcpd.fleet import operators, status
-from mcpd.fleet.engine import Engine, Planner, Stage, why_absent
+from mcpd.fleet.demand import SLOTS
+from mcpd.fleet.engine import Engine, Planner, Stage, is_down, why_absent
 from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
@@ -104,6 +105,9 @@ class Fleet(Engine):
         if spec.enabled:
             self.wish(name, Wish.DOWN)
             self.reconcile()
+        for instance in list(self.instances_of(name)):
+            if instance.place.role not in SLOTS:
+                await instance.until(lambda instance=instance: is_down(instance))  # type: ignore[misc]
         return await self._outcome(name, State.STOPPED, State.DISABLED)
 
     async def restart(self, name: str) -> Outcome:
@@ -177,9 +181,11 @@ class Fleet(Engine):
 
     async def _outcome(self, name: str, *wanted: State) -> Outcome:
         """Wait until what was begun has come to something."""
-        for instance in list(self.instances_of(name)):
+        for instance in list(self.slots_of(name)):
             await instance.settled()
-        instances = list(self.instances_of(name))
+        instances = list(self.slots_of(name))
+        if State.READY in wanted and self.demand.is_usable(name):
+            return Outcome(ok=True, state=State.READY.value)
         if not instances:
             return Outcome(ok=False, state=State.STOPPED.value, reason="it was removed from the registry")
         worst = next((one for one in instances if one.state not in wanted), None)
@@ -194,7 +200,15 @@ class Fleet(Engine):
         instances = list(self.instances_of(spec.name)) or [Instance(spec.name, spec, self)]
         profile = self._warden.profile_of(spec)
         isolation = NOT_CONTAINED if profile == UNSANDBOXED and self._sandbox.bwrap is None else profile
-        return status.server_status(spec, instances, self.relay, self.clock, isolation)
+        return status.server_status(
+            spec,
+            instances,
+            self.relay,
+            self.clock,
+            isolation,
+            usable=self.demand.is_usable(spec.name),
+            saved=self.demand.memory_saved(spec, self.slots_of(spec.name)),
+        )
 
     def _spec(self, name: str) -> ServerSpec:
         spec = self.registry.servers.get(name)

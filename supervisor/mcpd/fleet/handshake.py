@@ -40,13 +40,24 @@ _CAPABILITIES: Final[dict[ListKind, str]] = {
 }
 
 
-async def shake_hands(calls: OwnCalls, version: str, with_roots: bool, note: Callable[[str], None]) -> ServerInfo:
+async def shake_hands(
+    calls: OwnCalls,
+    version: str,
+    with_roots: bool,
+    note: Callable[[str], None],
+    *,
+    claims: bytes | None = None,
+    known: Lists | None = None,
+) -> ServerInfo:
     """Initialise a server as a client named mcpd would, and learn its lists.
 
     It is told of sampling and elicitation, which clients of the front door may have; of roots only where the registry
-    has some for it. `note` gets what is odd but no reason to end it. Raises ServerFault if it cannot be used.
+    has some for it. Or, where it is to serve one client, of that client's own capabilities (`claims`, a JSON object).
+    `known`: the lists of another process of it; then it is not asked for any, and may be spoken with at once. `note`
+    gets what is odd but no reason to end it. Raises ServerFault if it cannot be used.
     """
-    result = await calls.request(methods.INITIALIZE, jsonrpc.dump(_initialize_params(version, with_roots)))
+    claims = _capabilities(with_roots) if claims is None else claims
+    result = await calls.request(methods.INITIALIZE, _initialize_params(version, claims))
     calls.notify(methods.INITIALIZED)
     try:
         found = jsonrpc.members(result)
@@ -58,8 +69,8 @@ async def shake_hands(calls: OwnCalls, version: str, with_roots: bool, note: Cal
     except WireError as problem:
         raise ServerFault(f"its answer to initialize makes no sense: {problem}") from None
     if revision not in eras.HANDSHAKE_REVISIONS:
-        known = ", ".join(eras.HANDSHAKE_REVISIONS)
-        raise ServerFault(f"it answered initialize with the revision {revision!r}; mcpd speaks {known}")
+        ours = ", ".join(eras.HANDSHAKE_REVISIONS)
+        raise ServerFault(f"it answered initialize with the revision {revision!r}; mcpd speaks {ours}")
     kinds = [kind for kind in LIST_KINDS if _CAPABILITIES[kind] in capabilities]
     return ServerInfo(
         protocol_version=revision,
@@ -67,14 +78,16 @@ async def shake_hands(calls: OwnCalls, version: str, with_roots: bool, note: Cal
         capabilities=capabilities,
         server_info=bytes(found.get("serverInfo", b"{}")),
         instructions=instructions,
-        lists=await fetch_lists(calls, kinds, Lists(), note),
+        lists=await fetch_lists(calls, kinds, Lists(), note) if known is None else known,
     )
 
 
-async def discover(calls: OwnCalls, version: str, note: Callable[[str], None]) -> ServerInfo:
+async def discover(
+    calls: OwnCalls, version: str, note: Callable[[str], None], *, known: Lists | None = None
+) -> ServerInfo:
     """Ask a server of the per-request era what it is, and learn its lists; every own request from now on says who asks.
 
-    Raises ServerFault if it cannot be used.
+    `known` as for `shake_hands`. Raises ServerFault if it cannot be used.
     """
     calls.client = jsonrpc.dump(_client(version))
     result = await calls.request(methods.DISCOVER)
@@ -90,8 +103,8 @@ async def discover(calls: OwnCalls, version: str, note: Callable[[str], None]) -
         raise ServerFault(f"its answer to server/discover makes no sense: {problem}") from None
     common = [revision for revision in eras.PER_REQUEST_REVISIONS if revision in revisions]
     if not common:
-        known, told = ", ".join(eras.PER_REQUEST_REVISIONS), ", ".join(revisions) or "none"
-        raise ServerFault(f"it serves the revisions {told}; mcpd speaks {known} without a handshake")
+        ours, told = ", ".join(eras.PER_REQUEST_REVISIONS), ", ".join(revisions) or "none"
+        raise ServerFault(f"it serves the revisions {told}; mcpd speaks {ours} without a handshake")
     kinds = [kind for kind in LIST_KINDS if _CAPABILITIES[kind] in capabilities]
     return ServerInfo(
         protocol_version=common[-1],
@@ -99,7 +112,7 @@ async def discover(calls: OwnCalls, version: str, note: Callable[[str], None]) -
         capabilities=capabilities,
         server_info=bytes(about.get(meta.SERVER_INFO, b"{}")),
         instructions=instructions,
-        lists=await fetch_lists(calls, kinds, Lists(), note),
+        lists=await fetch_lists(calls, kinds, Lists(), note) if known is None else known,
         era=Era.PER_REQUEST,
     )
 
@@ -108,15 +121,21 @@ def _client(version: str) -> dict[str, str]:
     return {"name": "mcpd", "version": version}
 
 
-def _initialize_params(version: str, with_roots: bool) -> dict[str, Any]:
+def _capabilities(with_roots: bool) -> bytes:
     capabilities: dict[str, Any] = {"sampling": {}, "elicitation": {"form": {}, "url": {}}}
     if with_roots:
         capabilities["roots"] = {"listChanged": False}
-    return {
-        "protocolVersion": eras.LATEST_HANDSHAKE,
-        "capabilities": capabilities,
-        "clientInfo": _client(version),
-    }
+    return jsonrpc.dump(capabilities)
+
+
+def _initialize_params(version: str, capabilities: bytes) -> bytes:
+    return jsonrpc.pack(
+        {
+            "protocolVersion": jsonrpc.dump(eras.LATEST_HANDSHAKE),
+            "capabilities": capabilities,
+            "clientInfo": jsonrpc.dump(_client(version)),
+        }
+    )
 
 
 async def fetch_lists(

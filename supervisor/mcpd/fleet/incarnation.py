@@ -23,6 +23,7 @@ from mcpd.fleet.calls import ErrorAnswer, OwnCalls
 from mcpd.fleet.era import EraChoice
 from mcpd.fleet.handshake import Lobby, discover, fetch_lists, shake_hands
 from mcpd.fleet.link import InstanceLink
+from mcpd.fleet.place import Place, Role
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Readied, Result, Unready, WrongEra
 from mcpd.lifecycle.health import NOISE_WINDOW, Evidence, Life, Liveness, NoiseMeter, Readiness
@@ -76,6 +77,7 @@ class Incarnation:
         self,
         key: str,
         spec: ServerSpec,
+        place: Place,
         generation: int,
         *,
         relay: Relay,
@@ -88,6 +90,7 @@ class Incarnation:
     ) -> None:
         self.key = key
         self.spec = spec
+        self._place = place
         self.generation = generation
         self.isolation = isolation
         self.era = era.asked
@@ -152,12 +155,16 @@ class Incarnation:
     # -- Told by the instance ----------------------------------------------------------------------------------------
 
     def begin(self, version: str) -> None:
-        """The process runs: speak with it. Initialized or Condemned is posted in the end."""
-        self._run("handshake", self._initialize, version)
+        """The process runs: speak with it. Initialized or Condemned is posted in the end. A spare is told nothing
+        before somebody claims it: then this is called again."""
+        if self._place.role is not Role.SPARE:
+            self._run("handshake", self._initialize, version)
 
     def admit(self) -> None:
         """The handshake is done: it may have calls."""
         assert self.info is not None
+        if self._place.role is Role.LEARNER:
+            return
         link = InstanceLink(
             key=self.key,
             server=self.spec.name,
@@ -166,6 +173,7 @@ class Incarnation:
             own_answer=self._own_answer,
             noise=self.noise_frame,
             info=self.info,
+            party=self._place.party,
         )
         self._stage = _Stage.SERVING
         self._receive = self._relay.attach(link)
@@ -232,6 +240,8 @@ class Incarnation:
 
     def list_changed(self, kind: str) -> None:
         """One of its lists is not what it was (`kind`: tools, prompts, resources)."""
+        if self._place.role is Role.OWN:
+            return  # what it offers its session is no news for others
         self._stale.add(kind)
         if self._stage is _Stage.SERVING:
             self._refetch_soon()
@@ -255,10 +265,7 @@ class Incarnation:
         timeout = self.spec.start_timeout
         try:
             async with asyncio.timeout(timeout):
-                if self.era is Era.PER_REQUEST:
-                    self.info = await discover(self._calls, version, self._log.note)
-                else:
-                    self.info = await shake_hands(self._calls, version, bool(self.spec.roots), self._log.note)
+                self.info = await self._introduce(version)
         except TimeoutError:
             self._condemn(Result.TIMEOUT, f"not initialised within start_timeout ({timeout:g} s)")
         except ErrorAnswer as refused:
@@ -272,6 +279,13 @@ class Incarnation:
         else:
             self._era.agreed(self.era)
             self._post(Initialized(self._clock.monotonic()))
+
+    async def _introduce(self, version: str) -> ServerInfo:
+        calls, note, place = self._calls, self._log.note, self._place
+        if self.era is Era.PER_REQUEST:
+            return await discover(calls, version, note, known=place.lists)
+        with_roots = bool(self.spec.roots)
+        return await shake_hands(calls, version, with_roots, note, claims=place.capabilities, known=place.lists)
 
     def _condemn(self, result: Result, message: str) -> None:
         self._post(Condemned(self._clock.monotonic(), result, message))

@@ -17,10 +17,11 @@ from typing import ParamSpec, Protocol, assert_never
 import structlog
 
 from mcpd.clock import Clock
-from mcpd.config.registry import ServerSpec
+from mcpd.config.registry import RestartPolicy, ServerSpec
 from mcpd.errors import ConfigError, SpawnError
 from mcpd.fleet.era import EraChoice, EraMemory
 from mcpd.fleet.incarnation import Incarnation
+from mcpd.fleet.place import Place, Role
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.backoff import BackoffPolicy
 from mcpd.lifecycle.effects import (
@@ -46,6 +47,7 @@ from mcpd.process.child import Child
 from mcpd.process.launch import spawn
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import Rung, StopLadder
+from mcpd.routing.info import Lists
 from mcpd.sandbox.policy import LaunchPlan
 
 EXITS_KEPT = 20
@@ -87,21 +89,30 @@ class PastExit:
     """An incarnation that is over; `at` is wall time."""
 
     at: float
+    instance: str
     exit: Exit
     generation: int
     stderr_tail: bytes
 
 
 class Instance:
-    """`post` is the only way in: an event is handled at once, with all effects, on the loop's thread."""
+    """`post` is the only way in: an event is handled at once, with all effects, on the loop's thread.
 
-    def __init__(self, key: str, spec: ServerSpec, around: Surroundings) -> None:
+    `key` is its own among all instances, also in the relay; `name` is what people call it: of one that is to replace
+    another, that of the other.
+    """
+
+    def __init__(
+        self, key: str, spec: ServerSpec, around: Surroundings, *, place: Place | None = None, name: str | None = None
+    ) -> None:
         self.key = key
+        self.name = name or key
         self.spec = spec
+        self.place = place or Place(Role.LEARNER if spec.sharing == "session" else Role.SHARED)
         self.machine = Lifecycle(spec.restart, backoff_policy(spec), around.clock.monotonic())
         self.since = around.clock.wall()
         self.incarnation: Incarnation | None = None
-        self._era = EraChoice(key, spec, around.eras)
+        self._era = EraChoice(self.name, spec, around.eras)
         self.exits: deque[PastExit] = deque(maxlen=EXITS_KEPT)
         self._around = around
         self._inbox: deque[Event] = deque()
@@ -154,10 +165,23 @@ class Instance:
     def adopt(self, spec: ServerSpec) -> None:
         """Its entry is another; what the running process was given stays until it is started again."""
         self.spec = spec
+        if self.place.role in (Role.SHARED, Role.LEARNER):
+            self.place.role = Role.LEARNER if spec.sharing == "session" else Role.SHARED
         self._era.adopt(spec)
-        self.machine.adopt(spec.restart, backoff_policy(spec))
+        self._adopt_rules()
         if self.incarnation is not None:
             self.incarnation.adopt(spec)
+
+    def claim(self, party: str, capabilities: bytes, lists: Lists) -> None:
+        """It was a spare, and now serves this party alone: once, since what it knew is gone with its process."""
+        self.place.give(party, capabilities, lists)
+        self._adopt_rules()
+        if self.incarnation is not None and self.state is State.INITIALIZING:
+            self.incarnation.begin(self._around.version)
+
+    def _adopt_rules(self) -> None:
+        restart = RestartPolicy.NO if self.place.role is Role.OWN else self.spec.restart
+        self.machine.adopt(restart, backoff_policy(self.spec))
 
     async def until(self, fact: Callable[[], bool]) -> None:
         """Return when `fact()` is true; it is looked at after each change of state."""
@@ -247,8 +271,8 @@ class Instance:
         if self.incarnation is not None:
             tail = self.incarnation.child.stderr_tail
             self.incarnation = None
-        self.exits.append(PastExit(self._around.clock.wall(), exit, generation, tail))
-        self._around.log_of(self.spec.name).note(f"{self.key} ended: {exit}")
+        self.exits.append(PastExit(self._around.clock.wall(), self.name, exit, generation, tail))
+        self._around.log_of(self.spec.name).note(f"{self.name} ended: {exit}")
 
     # -- Tasks -------------------------------------------------------------------------------------------------------
 
@@ -259,7 +283,7 @@ class Instance:
             self.post(event)
             try:
                 async with asyncio.timeout(SLOT_HELD):
-                    await self.until(lambda: self.state is not State.INITIALIZING)
+                    await self.until(lambda: self.state is not State.INITIALIZING or self.place.role is Role.SPARE)
             except TimeoutError:
                 return
 
@@ -271,6 +295,7 @@ class Instance:
             incarnation = Incarnation(
                 self.key,
                 self.spec,
+                self.place,
                 generation,
                 relay=around.relay,
                 clock=around.clock,

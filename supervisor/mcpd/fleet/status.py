@@ -10,6 +10,7 @@ from mcpd.control.view import ExitRecord, InstanceStatus, ServerDetail, ServerSt
 from mcpd.errors import SpawnError
 from mcpd.fleet.incarnation import Incarnation
 from mcpd.fleet.instance import Instance, PastExit
+from mcpd.fleet.place import Role
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.events import Result
 from mcpd.lifecycle.health import Life
@@ -40,16 +41,25 @@ _BEST_FIRST = (
 
 
 def server_status(
-    spec: ServerSpec, instances: Sequence[Instance], relay: Relay, clock: Clock, isolation: str
+    spec: ServerSpec,
+    instances: Sequence[Instance],
+    relay: Relay,
+    clock: Clock,
+    isolation: str,
+    *,
+    usable: bool = False,
+    saved: int | None = None,
 ) -> ServerStatus:
-    """One line of the list. `instances` are those of one server, at least one."""
-    shown = min(instances, key=lambda one: _BEST_FIRST.index(one.state))
+    """One line of the list. `instances` are those of one server, at least one. `usable`: sessions get instances of it
+    for themselves, so it is READY although none may run."""
+    named = [one for one in instances if one.place.role not in (Role.SPARE, Role.OWN)] or instances
+    shown = min(named, key=lambda one: _BEST_FIRST.index(one.state))
     running = [one.incarnation for one in instances if one.incarnation is not None]
     usage = [one.child.usage() for one in running]
     info = next((one.info for one in running if one.info is not None), None)
     return ServerStatus(
         name=spec.name,
-        state=shown.state.value,
+        state=State.READY.value if usable else shown.state.value,
         since=shown.since,
         restarts=sum(one.machine.restarts for one in instances),
         pid=_pid(running[0]) if running else None,
@@ -66,6 +76,8 @@ def server_status(
         last_error=last_error(shown),
         enabled=spec.enabled,
         activation=spec.activation,
+        sharing=spec.sharing,
+        saved=saved,
     )
 
 
@@ -73,9 +85,7 @@ def server_detail(
     status: ServerStatus, spec: ServerSpec, instances: Sequence[Instance], relay: Relay, clock: Clock, log: str
 ) -> ServerDetail:
     """All that is known of one server; secrets are not."""
-    exits = sorted(
-        (_exit_record(one.key, past) for one in instances for past in one.exits), key=lambda record: record.at
-    )
+    exits = sorted((_exit_record(past) for one in instances for past in one.exits), key=lambda record: record.at)
     running = [one.incarnation for one in instances if one.incarnation is not None]
     name, version = _server_info(running)
     return ServerDetail(
@@ -110,7 +120,7 @@ def _instance_status(instance: Instance, relay: Relay, clock: Clock) -> Instance
     usage = incarnation.child.usage() if incarnation is not None else Usage()
     oldest = relay.oldest_call(instance.key)
     return InstanceStatus(
-        key=instance.key,
+        key=instance.name,
         generation=instance.machine.generation,
         state=instance.state.value,
         since=instance.since,
@@ -125,12 +135,12 @@ def _instance_status(instance: Instance, relay: Relay, clock: Clock) -> Instance
     )
 
 
-def _exit_record(key: str, past: PastExit) -> ExitRecord:
+def _exit_record(past: PastExit) -> ExitRecord:
     return ExitRecord(
         at=past.at,
         reason=past.exit.result.value,
         status=past.exit.text,
-        instance=key,
+        instance=past.instance,
         generation=past.generation,
         stderr_tail=_text(past.stderr_tail),
     )
@@ -145,17 +155,19 @@ def _notes(instance: Instance) -> list[str]:
     notes = []
     incarnation = instance.incarnation
     if incarnation is not None and incarnation.meter.total:
-        notes.append(f"{instance.key}: {incarnation.meter.total} lines on stdout were no messages; they are in its log")
+        notes.append(
+            f"{instance.name}: {incarnation.meter.total} lines on stdout were no messages; they are in its log"
+        )
     if incarnation is not None and incarnation.life in (Life.BUSY, Life.SUSPECT):
-        notes.append(f"{instance.key}: did not answer the last ping ({incarnation.life.value})")
+        notes.append(f"{instance.name}: did not answer the last ping ({incarnation.life.value})")
     phase = instance.machine.phase
     if isinstance(phase, Waiting) and phase.limited:
-        notes.append(f"{instance.key}: the start limit is hit; it is tried at the longest delay")
+        notes.append(f"{instance.name}: the start limit is hit; it is tried at the longest delay")
     if isinstance(phase, Initializing) and (waited := instance.now() - phase.since) > SLOW_START:
         limit = instance.spec.start_timeout
-        notes.append(f"{instance.key}: slow start: initialising for {waited:.0f} s (start_timeout {limit:g} s)")
+        notes.append(f"{instance.name}: slow start: initialising for {waited:.0f} s (start_timeout {limit:g} s)")
     if instance.state is State.STARTING and instance.spec.after:
-        notes.append(f"{instance.key}: may be waiting for {', '.join(instance.spec.after)}")
+        notes.append(f"{instance.name}: may be waiting for {', '.join(instance.spec.after)}")
     return notes
 
 

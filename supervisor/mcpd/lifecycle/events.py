@@ -33,9 +33,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Start(Event):
-    """It is wanted. `asked`: by a person, so past failures do not count any more."""
+    """It is wanted. `asked`: by a person, so past failures do not count any more; `why` is for people."""
 
     asked: bool = False
+    why: str = "wanted by the registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ class Disable(Event):
 
 @dataclass(frozen=True, slots=True)
 class Rest(Event):
-    """It is lazy and nobody has used it for a while."""
+    """Nothing of it need run until it is used; `why` is for people."""
+
+    why: str = "not used for a while"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,14 @@ class Lower:
     disabled: bool
 
 
-Action: TypeAlias = Create | Remove | Adopt | Raise | Renew | Lower
+@dataclass(frozen=True, slots=True)
+class Lull:
+    """Not to be started before it is used: what there is to know about its server is known."""
+
+    key: str
+
+
+Action: TypeAlias = Create | Remove | Adopt | Raise | Renew | Lower | Lull
 
 SECOND_ERA = "@per-request"
 _NO_ORDERS = Orders()
@@ -98,7 +105,12 @@ _DOWN = frozenset({State.STOPPED, State.DISABLED})
 
 
 def instance_keys(spec: ServerSpec) -> tuple[str, ...]:
-    """The names of a server's instances: `time`, `time@2`, ...; with one for the other era, if it is to have both."""
+    """The names of a server's instances: `time`, `time@2`, ...; with one for the other era, if it is to have both.
+
+    One of which each session has its own has one here: that from which mcpd learns what it offers.
+    """
+    if spec.sharing == "session":
+        return (spec.name,)
     second = (f"{spec.name}{SECOND_ERA}",) if spec.era == "both" else ()
     return (spec.name, *(f"{spec.name}@{number}" for number in range(2, spec.instances + 1)), *second)
 
@@ -113,8 +125,10 @@ def reconcile(
     wishes: Mapping[str, Wish],
     observed: Mapping[str, Observed],
     orders: Orders = _NO_ORDERS,
+    known: Set[str] = frozenset(),
 ) -> list[Action]:
-    """The actions, in the registry's order, removals first.
+    """The actions, in the registry's order, removals first. `known`: servers that need no process to be listed, and get
+    theirs by being used.
 
     Carried out and observed again, they leave nothing to do (but for new orders).
     """
@@ -127,11 +141,13 @@ def reconcile(
         elif seen.spec != spec:
             actions.append(Adopt(key, spec, restart=spec.name in orders.replace))
         state = State.STOPPED if seen is None else seen.state
-        actions.extend(_course(key, spec, wishes.get(spec.name), state, orders))
+        # A lazy server that is not known is learnt from its first instance; the others wait for the first use.
+        rests = spec.name in known or (spec.activation == "lazy" and key != spec.name)
+        actions.extend(_course(key, spec, wishes.get(spec.name), state, orders, rests))
     return actions
 
 
-def _course(key: str, spec: ServerSpec, wish: Wish | None, state: State, orders: Orders) -> list[Action]:
+def _course(key: str, spec: ServerSpec, wish: Wish | None, state: State, orders: Orders, rests: bool) -> list[Action]:
     """Up or down, for one instance."""
     if not spec.enabled:
         return [] if state is State.DISABLED else [Lower(key, disabled=True)]
@@ -141,7 +157,9 @@ def _course(key: str, spec: ServerSpec, wish: Wish | None, state: State, orders:
         return [Renew(key)]
     if spec.name in orders.start:
         return [Raise(key, asked=True)]
-    if state in _DOWN or (state is State.IDLE and spec.activation == "eager"):
-        return [Raise(key)]
+    if state in _DOWN:
+        return [Lull(key) if rests else Raise(key)]
+    if state is State.IDLE:
+        return [] if rests else [Raise(key)]
     # A failed one stays so until somebody asks, or its entry is another; a live one that changed is `Adopt`'s.
     return [Raise(key)] if state is State.FAILED and spec.name in orders.replace else []

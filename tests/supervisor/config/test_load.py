@@ -287,9 +287,6 @@ BAD = {
         compact = true
         [servers.a]
         package = "npm:@x/y@1.0.0"   #! servers.a.package: not supported yet
-        activation = "lazy"          #! servers.a.activation: not supported yet
-        sharing = "session"          #! servers.a.sharing: not supported yet
-        instances = 2                #! servers.a.instances: not supported yet
         """,
     "sandbox": """
         [sandbox]
@@ -326,7 +323,6 @@ BAD = {
     "defaults": """
         [defaults]
         restart = "never"            #! defaults.restart: is not one of
-        instances = 3                #! defaults.instances: not supported yet
         env = { A = 1 }              #! defaults.env.A: found an integer
         cwd = "nowhere"              #! defaults.cwd: does not exist
         [servers.a]

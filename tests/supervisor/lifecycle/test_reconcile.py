@@ -12,6 +12,7 @@ from mcpd.lifecycle.reconcile import (
     Adopt,
     Create,
     Lower,
+    Lull,
     Observed,
     Orders,
     Raise,
@@ -62,11 +63,26 @@ def test_what_is_up_or_has_its_own_plans_is_left_alone(state: State) -> None:
     assert reconcile({"time": spec()}, {}, seen(state)) == []
 
 
-def test_an_idle_server_stays_idle_if_it_is_lazy_only() -> None:
+def test_an_idle_server_stays_idle_while_it_is_known() -> None:
     lazy = spec(activation="lazy")
+    idle = seen(State.IDLE, lazy)
 
-    assert reconcile({"time": lazy}, {}, seen(State.IDLE, lazy)) == []
-    assert reconcile({"time": spec()}, {}, seen(State.IDLE)) == [Raise("time")]
+    assert reconcile({"time": lazy}, {}, idle, known={"time"}) == []
+    assert reconcile({"time": lazy}, {}, idle) == [Raise("time")]
+    assert reconcile({"time": spec()}, {}, seen(State.IDLE))[-1] == Raise("time")
+
+
+def test_a_known_lazy_server_is_not_started_and_an_unknown_one_is_learnt_from_its_first_instance() -> None:
+    lazy = spec(activation="lazy", instances=2)
+    stopped = seen(State.STOPPED, lazy)
+
+    assert reconcile({"time": lazy}, {}, stopped, known={"time"}) == [Lull("time"), Lull("time@2")]
+    assert reconcile({"time": lazy}, {}, stopped) == [Raise("time"), Lull("time@2")]
+    assert reconcile({"time": lazy}, {}, stopped, Orders(start={"time"}), {"time"})[0] == Raise("time", asked=True)
+
+
+def test_a_server_of_sessions_own_instances_has_one_of_its_own() -> None:
+    assert instance_keys(spec(sharing="session", instances=3, era="both")) == ("time",)
 
 
 def test_an_operators_stop_outlives_reconcile() -> None:
@@ -130,6 +146,8 @@ def carried_out(observed: dict[str, Observed], actions: list[Action]) -> dict[st
                 after[key] = Observed(entry.name, after[key].state, entry)
             case Raise(key) | Renew(key):
                 after[key] = Observed(after[key].server, State.READY, after[key].spec)
+            case Lull(key):
+                after[key] = Observed(after[key].server, State.IDLE, after[key].spec)
             case Lower(key, disabled):
                 state = State.DISABLED if disabled else State.STOPPED
                 after[key] = Observed(after[key].server, state, after[key].spec)
@@ -141,13 +159,18 @@ def carried_out(observed: dict[str, Observed], actions: list[Action]) -> dict[st
     observed=st.lists(st.tuples(SPECS, RESTING), max_size=3, unique_by=lambda one: one[0].name),
     wishes=st.dictionaries(NAMES, st.sampled_from(Wish)),
     restart=st.sets(NAMES),
+    known=st.sets(NAMES),
 )
 def test_once_carried_out_nothing_is_left_to_do(
-    wanted: list[ServerSpec], observed: list[tuple[ServerSpec, State]], wishes: dict[str, Wish], restart: set[str]
+    wanted: list[ServerSpec],
+    observed: list[tuple[ServerSpec, State]],
+    wishes: dict[str, Wish],
+    restart: set[str],
+    known: set[str],
 ) -> None:
     registry = {entry.name: entry for entry in wanted}
     before = {key: Observed(entry.name, state, entry) for entry, state in observed for key in instance_keys(entry)}
 
-    actions = reconcile(registry, wishes, before, Orders(replace=restart))
+    actions = reconcile(registry, wishes, before, Orders(replace=restart), known)
 
-    assert reconcile(registry, wishes, carried_out(before, actions)) == []
+    assert reconcile(registry, wishes, carried_out(before, actions), known=known) == []
