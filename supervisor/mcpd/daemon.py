@@ -10,13 +10,13 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 from typing import Literal, cast
 
 import structlog
 import uvloop
 
 from mcpd import __version__
+from mcpd.access import Tokens
 from mcpd.clock import SystemClock
 from mcpd.config.registry import Registry
 from mcpd.control.api import ControlApi
@@ -121,7 +121,7 @@ class Daemon:
         self._control_socket = self._unix_socket("control.sock")
         self._mcp_socket = self._unix_socket("mcp.sock")
         self._urls = tuple(sockets.url_of(one) for one in self._sockets)
-        authenticator, token_file = self._authenticator()
+        authenticator = self._authenticator()
         self._relay = Relay(__version__, self._clock, registry)
         self.fleet = Fleet(
             registry,
@@ -133,13 +133,13 @@ class Daemon:
                 version=__version__,
                 started_at=self._clock.wall(),
                 urls=self._urls,
-                token_file=token_file,
+                token_file=None if self._tokens is None else tokens.path_of(settings.state_dir),
                 request_shutdown=self.request_stop,
             ),
             adapt=self._adapt,
         )
         self._build_front_door(authenticator)
-        self._control = ControlApi(self.fleet)
+        self._control = ControlApi(self.fleet, self._tokens)
         self._control_listener = Listener(
             cast(App, self._control), [self._control_socket.socket], peers=_own_users(), on_stop=self._control.close
         )
@@ -151,6 +151,9 @@ class Daemon:
         streamable, legacy = StreamableHttp(context), LegacySse(context)
         app = FrontDoor(
             context,
+        if self._tokens is not None:
+            self._tokens.on_gone = self._relay.end_sessions_of
+            self._ticker.callbacks.append(self._tokens.tick)
             Guard(registry.frontdoor, authenticator),
             {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
             direct={"mcp": streamable.direct, "messages": legacy.direct},
@@ -172,13 +175,12 @@ class Daemon:
     def _unix_socket(self, name: str) -> sockets.UnixSocket:
         return self._parts.enter_context(closing(sockets.UnixSocket(self._registry.daemon.runtime_dir / name)))
 
-    def _authenticator(self) -> tuple[Authenticator, Path | None]:
-        settings = self._registry
-        if settings.frontdoor.auth == "none":
-            return OpenAuthenticator(), None
-        state_dir = settings.daemon.state_dir
-        token = tokens.read_or_create(state_dir)
-        return BearerAuthenticator(tokens.TokenVerifier({tokens.DEFAULT_PRINCIPAL: token})), tokens.path_of(state_dir)
+    def _authenticator(self) -> Authenticator:
+        self._tokens: Tokens | None = None
+        if self._registry.frontdoor.auth == "none":
+            return OpenAuthenticator()
+        self._tokens = Tokens(self._registry.daemon.state_dir, self._clock.wall)
+        return BearerAuthenticator(self._tokens.verifier, self._tokens.principal_of)
 
     # running
 

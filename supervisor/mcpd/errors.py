@@ -20,7 +20,9 @@ from typing import Literal
 
 
 class McpdError(Exception):
-    """Base of every error that mcpd raises on purpose; its text is fit to be shown."""
+    """Base of every error that mcpd raises on purpose; its text is fit to be shown, `remedy` says what to do."""
+
+    remedy = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,17 @@ class SpawnError(McpdError):
 class NotFound(McpdError):
     """There is no server, view or session of that name."""
 
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
 
 class ClientFault(McpdError):
     """What the client sent cannot be served; sending it again unchanged will not help."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class ServerFault(McpdError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from mcpd.frontdoor.streamable_http import StreamableHttp
 from mcpd.frontdoor.ticker import Ticker
 from mcpd.store.tokens import TokenVerifier
 from mcpd.wire.address import View
+from mcpd.wire.principal import EVERYTHING, Grants, Principal
 from support.echo_relay import EchoChild, registry, relay_for
 
 TOKEN = "t" * 43
@@ -63,18 +64,25 @@ class Door:
 
 @asynccontextmanager
 async def open_door(
-    *servers: str, views: dict[str, tuple[str, ...]] | None = None, **settings: Any
+    *servers: str,
+    views: dict[str, tuple[str, ...]] | None = None,
+    grants: Mapping[str, Grants] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Door]:
-    """Serve `servers` ("one" if none is named) until the block ends."""
+    """Serve `servers` ("one" if none is named) until the block ends. `grants`: what further tokens may use, by token,
+    which is the name of its owner too."""
     made = registry(*(servers or ("one",)), views=views, **settings)
     relay, children = relay_for(made)
     clock = HandClock()
     context = Context(relay, made.frontdoor, Ticker(clock))
     streamable, legacy = StreamableHttp(context), LegacySse(context)
-    verifier = TokenVerifier({"default": TOKEN.encode(), "other": OTHER_TOKEN.encode()})
+    limited = grants or {}
+    owners = {"default": TOKEN, "other": OTHER_TOKEN, **{token: token for token in limited}}
+    verifier = TokenVerifier({name: token.encode() for name, token in owners.items()})
+    principals = {name: Principal(name, limited.get(name, EVERYTHING)) for name in owners}
     app = FrontDoor(
         context,
-        Guard(made.frontdoor, BearerAuthenticator(verifier)),
+        Guard(made.frontdoor, BearerAuthenticator(verifier, principals.__getitem__), clock.monotonic),
         {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
         direct={"mcp": streamable.direct, "messages": legacy.direct} if DIRECT else {},
         endpoints=lambda: [View("all"), *(View("server", name) for name in made.servers)],

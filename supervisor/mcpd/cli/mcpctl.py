@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from mcpd import __version__
+from mcpd.cli import tokens
 from mcpd.cli.editing import add_to
 from mcpd.cli.failures import FAILED, Commands, Failed
 from mcpd.cli.options import Config, Json, Operator, Socket, server_names
@@ -300,16 +301,7 @@ def _tool(found: list[ToolStatus], server: str, name: str) -> ToolStatus:
     raise Failed(f"{server} has no tool {name!r}", f"it has {names}" if names else "it has none now: is it READY?")
 
 
-@app.command()
-def token(
-    ctx: typer.Context,
-    path: Annotated[bool, typer.Option("--path", help="Print where it is kept, not the token.")] = False,
-) -> None:
-    """Print the bearer token of the front door."""
-    from mcpd.cli.frontdoor import token_file
-
-    file = token_file(_operator(ctx))
-    typer.echo(str(file) if path else file.read_text().strip())
+app.add_typer(tokens.app, name="token")
 
 
 @app.command("client-config")

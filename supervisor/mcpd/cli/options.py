@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +39,20 @@ class Operator:
         if self.socket is not None:
             return ControlClient(self.socket)
         return ControlClient(*(Path(place).with_name(SOCKET_NAME) for place in mcp_sockets(self.config, os.environ)))
+
+
+def operator_of(ctx: typer.Context) -> Operator:
+    """What was said before and behind the command of where the daemon is."""
+    found = ctx.find_root().obj
+    assert isinstance(found, Operator)
+    return found
+
+
+def print_json(content: Any) -> None:
+    """For programs; indented all the same."""
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(content), indent=2).decode())
 
 
 def mcp_sockets(config: Path | None, environ: Mapping[str, str]) -> list[str]:

@@ -54,3 +54,4 @@ class FrontdoorSettings(Table):
     session_idle_timeout: PositiveDuration = 3600.0
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    trusted_proxy: tuple[str, ...] = ()

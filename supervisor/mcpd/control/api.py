@@ -23,13 +23,15 @@ from mcpd.control.messages import (
     Accepted,
     CallRequest,
     Fault,
+    NewToken,
     ReloadRequest,
     Servers,
     Sessions,
+    Tokens,
     Tools,
 )
 from mcpd.control.streams import Stream
-from mcpd.control.view import Event, EventFeed, FleetView, Gap, Outcome
+from mcpd.control.view import Event, EventFeed, FleetView, Gap, Outcome, TokenDesk, TokenRequest
 from mcpd.errors import ClientFault, McpdError, Overloaded
 
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -58,8 +60,9 @@ class ToolsQuery(msgspec.Struct, frozen=True):
 class ControlApi:
     """The ASGI application over a fleet. `close` ends the streams, which would hold up the daemon's shutdown."""
 
-    def __init__(self, fleet: FleetView) -> None:
+    def __init__(self, fleet: FleetView, tokens: TokenDesk | None = None) -> None:
         self._fleet = fleet
+        self._desk = tokens
         self._closing = asyncio.Event()
         self._streams = 0
         self._app: ASGIApp = Starlette(routes=self._routes(), exception_handlers=_HANDLERS)
@@ -90,6 +93,9 @@ class ControlApi:
             Route("/sessions", self._sessions),
             Route("/tools", self._tools),
             Route("/call", self._call, methods=["POST"]),
+            Route("/tokens", self._tokens),
+            Route("/tokens", self._create_token, methods=["POST"]),
+            Route("/tokens/{name:path}/revoke", self._revoke_token, methods=["POST"]),
             Route("/daemon", self._daemon),
             Route("/shutdown", self._shutdown, methods=["POST"]),
         ]
@@ -131,6 +137,22 @@ class ControlApi:
             raise ClientFault(f"timeout: a number of seconds up to {MAX_CALL_TIMEOUT:g} is needed")
         result = await self._fleet.call(asked.server, asked.tool, arguments, asked.timeout)
         return Response(result, media_type="application/json")  # not decoded: it may hold what msgspec refuses
+
+    @property
+    def _tokens_desk(self) -> TokenDesk:
+        if self._desk is None:
+            raise ClientFault("this daemon knows no tokens", 'set frontdoor.auth = "token" and restart it')
+        return self._desk
+
+    async def _tokens(self, request: Request) -> Response:
+        return _json(Tokens(self._tokens_desk.list()))
+
+    async def _create_token(self, request: Request) -> Response:
+        return _json(NewToken(self._tokens_desk.create(await _body(request, TokenRequest))))
+
+    async def _revoke_token(self, request: Request) -> Response:
+        self._tokens_desk.revoke(request.path_params["name"])
+        return _json(Accepted())
 
     async def _daemon(self, request: Request) -> Response:
         return _json(self._fleet.daemon())

@@ -22,9 +22,11 @@ from mcpd.control.messages import (
     Accepted,
     CallRequest,
     Fault,
+    NewToken,
     ReloadRequest,
     Servers,
     Sessions,
+    Tokens,
     Tools,
 )
 from mcpd.control.view import (
@@ -36,6 +38,8 @@ from mcpd.control.view import (
     ServerDetail,
     ServerStatus,
     SessionStatus,
+    TokenRequest,
+    TokenStatus,
     ToolStatus,
 )
 from mcpd.errors import McpdError
@@ -131,6 +135,15 @@ class ControlClient:
         """The result's JSON as the server sent it; `arguments` that are no JSON object are Refused."""
         body = msgspec.json.encode(CallRequest(server, tool, msgspec.Raw(arguments), timeout))
         return self._exchange("POST", "/call", body, timeout + CONNECT_TIMEOUT)
+
+    def tokens(self) -> list[TokenStatus]:
+        return self._get("/tokens", Tokens).tokens
+
+    def create_token(self, asked: TokenRequest) -> str:
+        return self._post("/tokens", asked, NewToken, QUERY_TIMEOUT).token
+
+    def revoke_token(self, name: str) -> None:
+        self._post(f"/tokens/{quote(name, safe='')}/revoke", None, Accepted, QUERY_TIMEOUT)
 
     def shutdown(self) -> None:
         """Returns when the daemon has taken note; `DaemonStatus.pid` tells when it is gone."""

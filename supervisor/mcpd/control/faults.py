@@ -31,8 +31,8 @@ FAULTS: Final[Mapping[type[McpdError], tuple[int, str]]] = {
 
 
 def fault_of(error: McpdError) -> tuple[int, Fault]:
-    """Status and body for `error`, by its class or the nearest one above it."""
+    """Status and body for `error`, by its class or the nearest one above it; its own remedy is the better one."""
     kind = next(kind for kind in type(error).__mro__ if kind in FAULTS)
     status, remedy = FAULTS[kind]
     problems = tuple(map(str, error.problems)) if isinstance(error, ConfigError) else ()
-    return status, Fault(error=str(error), remedy=remedy, kind=kind.__name__, problems=problems)
+    return status, Fault(error=str(error), remedy=error.remedy or remedy, kind=kind.__name__, problems=problems)

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from mcpd.control.view import ServerStatus, SessionStatus, ToolStatus
+from mcpd.control.view import ServerStatus, SessionStatus, TokenStatus, ToolStatus
 
 SOCKET_NAME: Final = "control.sock"
 """In the runtime directory."""
@@ -31,6 +31,14 @@ class Sessions(msgspec.Struct, frozen=True):
 
 class Tools(msgspec.Struct, frozen=True):
     tools: list[ToolStatus]
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    tokens: list[TokenStatus]
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    token: str
 
 
 class ReloadRequest(msgspec.Struct, frozen=True):

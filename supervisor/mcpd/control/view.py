@@ -207,6 +207,46 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class TokenStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A named token of the front door; the token itself is kept nowhere. Times are wall time; `tools` are SERVER/TOOL.
+
+    What it may use is None where nothing was named; all three are None for one that may use everything.
+    """
+
+    name: str
+    created: float
+    expires: float | None = None
+    expired: bool = False
+    servers: tuple[str, ...] | None = None
+    views: tuple[str, ...] | None = None
+    tools: tuple[str, ...] | None = None
+
+
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that is wanted; `lifetime` in seconds, None: until it is revoked. `replace`: also if there is one."""
+
+    name: str
+    lifetime: float | None = None
+    servers: tuple[str, ...] | None = None
+    views: tuple[str, ...] | None = None
+    tools: tuple[str, ...] | None = None
+    replace: bool = False
+
+
+class TokenDesk(Protocol):
+    """Makes and revokes tokens; called on the event loop."""
+
+    def list(self) -> list[TokenStatus]: ...
+
+    def create(self, asked: TokenRequest) -> str:
+        """The token, which is shown this once. Raises ClientFault for a name or a grant that cannot be."""
+        ...
+
+    def revoke(self, name: str) -> None:
+        """Raises NotFound."""
+        ...
+
+
 class FleetView(Protocol):
     """Implemented by the fleet; called on the event loop. An unknown name of a server raises `errors.NotFound`.
 

@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
@@ -34,14 +33,16 @@ from mcpd.frontdoor.asgi import (
 )
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.guard import Guard
+from mcpd.frontdoor.limits import is_loopback
 from mcpd.frontdoor.protocol import Outcome, Pending
 from mcpd.frontdoor.relay import View
+from mcpd.wire.principal import EVERYTHING, Principal
 
 log = logging.getLogger("mcpd.frontdoor")
 
 Endpoint: TypeAlias = Literal["mcp", "sse", "messages"]
 # A handler of a POST whose body is there: `direct(scope, body, view, principal)`, for `protocol`. May raise Refusal.
-Direct: TypeAlias = Callable[[Scope, bytes, View, str], Outcome]
+Direct: TypeAlias = Callable[[Scope, bytes, View, Principal], Outcome]
 ALL: Final = View("all")
 CACHED_ROUTES: Final = 1024
 FAULT: Final = Reply(500, b"Internal Server Error")
@@ -102,8 +103,10 @@ class FrontDoor:
             if route is None and (cold := self._cold.get(_inner(scope))) is not None:
                 await cold(scope, headers).send(send)
                 return
-            principal = self._guard.principal(headers)
-            endpoint, view = route or self._resolve(scope)
+            principal = self._guard.principal(headers, scope.get("client"))
+            endpoint, view = route or self._resolve(scope, principal)
+            if principal.grants is not EVERYTHING:
+                self._check_sight(view, principal)
             self._context.counters.requests[endpoint] += 1
             scope["mcpd.headers"] = headers
             await self._handlers[endpoint](scope, receive, send, view, principal)
@@ -125,8 +128,10 @@ class FrontDoor:
             checked = self._guard.headers(headers)
             if b"origin" in checked:
                 return None
-            principal = self._guard.principal(checked)
+            principal = self._guard.principal(checked, scope["client"])
             endpoint, view = self._direct_routes[path]
+            if principal.grants is not EVERYTHING:
+                self._check_sight(view, principal)
             scope["mcpd.headers"] = checked
             requests = self._context.counters.requests
             requests[endpoint] += 1
@@ -154,18 +159,20 @@ class FrontDoor:
 
     def _count(self, refused: Refusal) -> Refusal:
         self._context.counters.refused[refused.reply.status] += 1
+        if refused.limit:
+            self._context.counters.limited[refused.limit] += 1
         return refused
 
     async def _refuse(self, refused: Refusal, send: Send) -> None:
         await self._count(refused).reply.send(send)
 
-    def _resolve(self, scope: Scope) -> tuple[Endpoint, View]:
+    def _resolve(self, scope: Scope, principal: Principal) -> tuple[Endpoint, View]:
         """The endpoint of a path that is not in the cache, for a client that has shown its token."""
         route = _parse(_inner(scope))
         if route is None:
-            raise self._no_such("there is no endpoint at this path")
+            raise self._no_such("there is no endpoint at this path", principal)
         if not self._context.relay.knows(route[1]):
-            raise self._no_such(f"there is no {route[1].kind} named {route[1].name!r}")
+            raise self._no_such(f"there is no {route[1].kind} named {route[1].name!r}", principal)
         if len(self._routes) >= CACHED_ROUTES:
             self._routes.clear()
             self._direct_routes.clear()
@@ -174,8 +181,14 @@ class FrontDoor:
             self._direct_routes[scope["raw_path"]] = route
         return route
 
-    def _no_such(self, message: str) -> Refusal:
-        there = [path_of(view) for view in self._endpoints()]
+    def _check_sight(self, view: View, principal: Principal) -> None:
+        """A view of which a client may use nothing is not there for it."""
+        if not self._context.relay.knows(view, principal.grants):
+            raise self._no_such(f"there is no {view.kind} named {view.name!r}", principal)
+
+    def _no_such(self, message: str, principal: Principal) -> Refusal:
+        relay = self._context.relay
+        there = [path_of(view) for view in self._endpoints() if relay.knows(view, principal.grants)]
         return refusal(404, f"{message}; see error.data for what there is", data={"endpoints": there})
 
     def _healthz(self, scope: Scope, headers: Headers) -> Reply:
@@ -188,15 +201,17 @@ class FrontDoor:
         return _json(200 if now.ready else 503, {"ready": now.ready, **now.detail})
 
     def _metricz(self, scope: Scope, headers: Headers) -> Reply:
-        self._guard.principal(headers)
+        principal = self._guard.principal(headers, scope.get("client"))
+        if not principal.grants.unlimited:
+            raise refusal(403, "the metrics tell of all servers; they are for tokens without limits")
         _only_get(scope)
         return Reply(200, metrics.render(self._sources), ((b"content-type", metrics.CONTENT_TYPE),))
 
     def _known_or_local(self, scope: Scope, headers: Headers) -> None:
         """Health is told without a token to whoever asks from this machine."""
         client = scope.get("client")
-        if client is not None and not ip_address(client[0].partition("%")[0]).is_loopback:
-            self._guard.principal(headers)
+        if client is not None and not is_loopback(self._guard.address(headers, client)):
+            self._guard.principal(headers, client)
         _only_get(scope)
 
     def _metrics(self) -> Iterable[metrics.Metric]:

@@ -19,6 +19,7 @@ from mcpd.errors import (
 )
 from mcpd.frontdoor.relay import View
 from mcpd.wire import jsonrpc, methods
+from mcpd.wire.principal import Principal
 
 Scope: TypeAlias = dict[str, Any]
 Event: TypeAlias = dict[str, Any]
@@ -27,7 +28,7 @@ Send: TypeAlias = Callable[[Event], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = Mapping[bytes, bytes]  # lower-case names, as ASGI has them
-Handler: TypeAlias = Callable[[Scope, Receive, Send, View, str], Awaitable[None]]  # view and principal
+Handler: TypeAlias = Callable[[Scope, Receive, Send, View, Principal], Awaitable[None]]
 
 JSON: Final[Header] = (b"content-type", b"application/json")
 TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
@@ -63,9 +64,11 @@ class Reply:
 class Refusal(Exception):
     """Raised by a handler before its response began; the app sends `reply`."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, limit: str = "") -> None:
+        """`limit`: which bound was reached, for the metrics."""
         super().__init__(reply.status)
         self.reply = reply
+        self.limit = limit
 
 
 def refusal(
@@ -76,9 +79,10 @@ def refusal(
     id: bytes = b"null",
     headers: Iterable[Header] = (),
     data: Any = None,
+    limit: str = "",
 ) -> Refusal:
     """A refusal whose body is a JSON-RPC error: clients of both transports show its message."""
-    return Refusal(Reply(status, jsonrpc.error(id, code, message, data), (JSON, *headers)))
+    return Refusal(Reply(status, jsonrpc.error(id, code, message, data), (JSON, *headers)), limit)
 
 
 # What each error of the tree means over HTTP: status, JSON-RPC code.

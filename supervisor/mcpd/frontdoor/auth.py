@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from mcpd.store.tokens import TokenVerifier
+from mcpd.wire.principal import Principal
 
-ANYBODY: Final = "anybody"
+ANYBODY: Final = Principal("anybody")
 
 
 class Authenticator(Protocol):
     """Turns a request's credentials into a principal."""
 
-    def principal(self, authorization: bytes | None) -> str | None:
-        """The name of whoever presents this header value, None if it proves nothing."""
+    def principal(self, authorization: bytes | None) -> Principal | None:
+        """Whoever presents this header value, None if it proves nothing."""
         ...
 
 
 class BearerAuthenticator:
     """`auth = "token"`: bearer tokens in the Authorization header, and nowhere else (RFC 6750, section 2.1)."""
 
-    __slots__ = ("_verify",)
+    __slots__ = ("_principal_of", "_verify")
 
-    def __init__(self, verifier: TokenVerifier) -> None:
+    def __init__(self, verifier: TokenVerifier, principal_of: Callable[[str], Principal] = Principal) -> None:
+        """`principal_of` tells who the owner of a token is, and what it may use."""
         self._verify = verifier.verify
+        self._principal_of = principal_of
 
-    def principal(self, authorization: bytes | None) -> str | None:
+    def principal(self, authorization: bytes | None) -> Principal | None:
         if authorization is None or authorization[:7].lower() != b"bearer ":
             return None
-        return self._verify(authorization[7:].strip())
+        name = self._verify(authorization[7:].strip())
+        return None if name is None else self._principal_of(name)
 
 
 class OpenAuthenticator:
@@ -36,5 +41,5 @@ class OpenAuthenticator:
 
     __slots__ = ()
 
-    def principal(self, authorization: bytes | None) -> str | None:
+    def principal(self, authorization: bytes | None) -> Principal | None:
         return ANYBODY

@@ -6,13 +6,16 @@ browser connect to loopback (DNS rebinding), but it cannot choose these two head
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import ip_address
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from mcpd.config.settings import FrontdoorSettings
-from mcpd.frontdoor.asgi import Header, Headers, refusal
+from mcpd.frontdoor.asgi import Header, Headers, Refusal, refusal
 from mcpd.frontdoor.auth import Authenticator
+from mcpd.frontdoor.limits import FailureLimit, is_loopback, parse
+from mcpd.wire.principal import Principal
 
 CACHED: Final = 256
 # Headers that decide something; one that stands twice could be read differently by a proxy before us.
@@ -37,10 +40,17 @@ class Guard:
     """Checks headers; raises Refusal. Values that were found good are remembered, so that the usual ones cost a look
     into a set."""
 
-    __slots__ = ("_authenticator", "_good_hosts", "_good_origins", "_hosts", "_origins")
+    __slots__ = ("_authenticator", "_good_hosts", "_good_origins", "_hosts", "_origins", "_proxies", "failures")
 
-    def __init__(self, settings: FrontdoorSettings, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        settings: FrontdoorSettings,
+        authenticator: Authenticator,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._authenticator = authenticator
+        self._proxies = [ip_network(one, strict=False) for one in settings.trusted_proxy]
+        self.failures = FailureLimit(clock)
         self._hosts = {name.lower().removesuffix(".") for name in (settings.host, *settings.allowed_hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
         self._good_hosts: set[bytes] = set()
@@ -61,18 +71,57 @@ class Guard:
             self._check_origin(origin)
         return headers
 
-    def principal(self, headers: Headers) -> str:
-        """Who asks. 401 with a challenge if it is not known (RFC 6750, section 3)."""
+    def address(self, headers: Headers, peer: tuple[str, int] | None) -> str:
+        """Where a request comes from, by what the trusted proxies say if there are any; "" if that is not known.
+
+        403 for a peer that is neither such a proxy nor on this machine.
+        """
+        if peer is None:
+            return ""
+        if not self._proxies:
+            return peer[0]
+        if not self._is_proxy(peer[0]):
+            if is_loopback(peer[0]):
+                return peer[0]
+            raise refusal(403, "connections come through the proxy here; see frontdoor.trusted_proxy of the registry")
+        forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        # each proxy adds the address that it saw at the end; what stands before the last foreign one proves nothing
+        return next((one for each in reversed(forwarded) if (one := each.strip()) and not self._is_proxy(one)), "")
+
+    def principal(self, headers: Headers, peer: tuple[str, int] | None = None) -> Principal:
+        """Who asks. 401 with a challenge if it is not known (RFC 6750, section 3); 429 for an address that showed wrong
+        tokens again and again: then nothing that it shows is looked at for a while, unless it is on this machine."""
+        if self._proxies or len(self.failures):
+            self._check_address(headers, peer)
         authorization = headers.get(b"authorization")
         principal = self._authenticator.principal(authorization)
         if principal is None:
-            challenge = CHALLENGE if authorization is None else WRONG_TOKEN
-            raise refusal(
-                401,
-                "a bearer token is needed in the Authorization header; `mcpctl token` prints it",
-                headers=((b"www-authenticate", challenge),),
-            )
+            raise self._unknown(headers, peer, authorization)
         return principal
+
+    def _check_address(self, headers: Headers, peer: tuple[str, int] | None) -> None:
+        address = self.address(headers, peer)
+        if not is_loopback(address) and (wait := self.failures.wait(address)):
+            raise _too_often(wait)
+
+    def _unknown(self, headers: Headers, peer: tuple[str, int] | None, authorization: bytes | None) -> Refusal:
+        challenge = CHALLENGE
+        if authorization is not None:
+            challenge = WRONG_TOKEN
+            address = self.address(headers, peer)
+            wait = self.failures.wait(address)
+            self.failures.failed(address)
+            if wait:
+                return _too_often(wait)
+        return refusal(
+            401,
+            "a bearer token is needed in the Authorization header; `mcpctl token` prints it",
+            headers=((b"www-authenticate", challenge),),
+        )
+
+    def _is_proxy(self, address: str) -> bool:
+        found = parse(address)
+        return found is not None and any(found in network for network in self._proxies)
 
     def _check_host(self, host: bytes | None) -> None:
         if host is None:
@@ -93,6 +142,15 @@ class Guard:
                 403, "requests from this Origin are not served; see frontdoor.allowed_origins of the registry"
             )
         _remember(self._good_origins, origin)
+
+
+def _too_often(wait: float) -> Refusal:
+    return refusal(
+        429,
+        "too many wrong tokens came from this address; see that the client has the right one, then wait",
+        headers=((b"retry-after", b"%d" % max(1, round(wait))),),
+        limit="auth",
+    )
 
 
 def _merged(raw: list[Header]) -> dict[bytes, bytes]:

@@ -19,6 +19,7 @@ from mcpd.frontdoor.relay import Session as RelaySession
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.replay import REPLAY_SECONDS, Kept, Replay, parse_event_id
 from mcpd.wire import sse
+from mcpd.wire.principal import Principal
 
 if TYPE_CHECKING:
     from mcpd.frontdoor.exchange import Exchange
@@ -105,7 +106,9 @@ class HttpSession:
         "view",
     )
 
-    def __init__(self, context: Context, view: View, principal: str, on_over: Callable[[HttpSession], None]) -> None:
+    def __init__(
+        self, context: Context, view: View, principal: Principal, on_over: Callable[[HttpSession], None]
+    ) -> None:
         """`on_over` is called when the relay ends the session."""
         self.context = context
         self.view = view

@@ -32,6 +32,7 @@ from mcpd.frontdoor.relay import Session as RelaySession
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.sinks import Answers, per_request_refusal
 from mcpd.wire import eras, jsonrpc, sse
+from mcpd.wire.principal import Principal
 
 ACCEPTED: Final = Reply(202)
 ONLY_GET: Final[Header] = (b"allow", b"GET")
@@ -44,7 +45,7 @@ class SseSession:
 
     __slots__ = ("answers", "principal", "relay_session", "stream")
 
-    def __init__(self, principal: str, stream: DirectStream) -> None:
+    def __init__(self, principal: Principal, stream: DirectStream) -> None:
         self.principal = principal
         self.stream = stream
         self.answers = Answers(self.deliver)
@@ -68,7 +69,7 @@ class LegacySse:
         self._max_body = context.settings.max_body
         self._sessions: dict[bytes, SseSession] = {}
 
-    async def stream(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+    async def stream(self, scope: Scope, receive: Receive, send: Send, view: View, principal: Principal) -> None:
         """`GET …/sse`: the stream of a new session, until either side ends it."""
         if scope["method"] != "GET":
             # the answer on which clients of both transports fall back to this one (2025-03-26 transports,
@@ -85,34 +86,36 @@ class LegacySse:
         finally:
             del self._sessions[id]
             self._relay.close_session(relay_session)
-            self._context.quota.give(principal)
+            self._context.quota.give(principal.name)
             self._context.counters.sessions_closed["stream"] += 1
 
-    def _open(self, stream: DirectStream, view: View, principal: str) -> SseSession:
+    def _open(self, stream: DirectStream, view: View, principal: Principal) -> SseSession:
         session = SseSession(principal, stream)
-        self._context.quota.take(principal)
+        self._context.quota.take(principal.name)
         try:
-            session.relay_session = self._relay.open_session(view, principal, "http+sse", session)
+            session.relay_session = self._relay.open_session(
+                view, principal.name, "http+sse", session, principal.grants
+            )
         except BaseException:
-            self._context.quota.give(principal)
+            self._context.quota.give(principal.name)
             raise
         self._context.counters.sessions_opened["http+sse"] += 1
         return session
 
-    async def message(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+    async def message(self, scope: Scope, receive: Receive, send: Send, view: View, principal: Principal) -> None:
         """`POST …/messages/?session_id=…`: a message of the client; the answer to it comes on the stream."""
         if scope["method"] != "POST":
             raise refusal(405, "messages are posted here", headers=(ONLY_POST,))
         body = await read_body(receive, scope["mcpd.headers"], self._max_body)
         await self.direct(scope, body, view, principal).send(send)
 
-    def direct(self, scope: Scope, body: bytes, view: View, principal: str) -> Reply:
+    def direct(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Reply:
         """The same for a POST that is answered below ASGI (`protocol`), whose body is there. Raises Refusal."""
         media.check_json(scope["mcpd.headers"])
         self._take(self._session_of(scope["query_string"], view, principal), body)
         return ACCEPTED
 
-    def _session_of(self, query: bytes, view: View, principal: str) -> SseSession:
+    def _session_of(self, query: bytes, view: View, principal: Principal) -> SseSession:
         """The session that a POST names; 404 for one that is over, never was, or is somebody else's."""
         id = query[len(_QUERY) :] if query.startswith(_QUERY) else b""
         session = self._sessions.get(id)

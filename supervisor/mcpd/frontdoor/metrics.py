@@ -33,6 +33,7 @@ class Counters:
 
     requests: Counter[str] = field(default_factory=Counter)  # by endpoint
     refused: Counter[int] = field(default_factory=Counter)  # by status
+    limited: Counter[str] = field(default_factory=Counter)  # by the bound that was reached
     sessions_opened: Counter[str] = field(default_factory=Counter)  # by transport
     sessions_closed: Counter[str] = field(default_factory=Counter)  # by reason
     streamed: int = 0  # answers that needed an event stream
@@ -47,6 +48,7 @@ class Counters:
             "status",
             {str(status): count for status, count in self.refused.items()},
         )
+        yield _by("mcpd_http_limited", "Requests and connections ended by a limit", "limit", self.limited)
         yield _by("mcpd_sessions_opened", "Sessions opened", "transport", self.sessions_opened)
         yield _by("mcpd_sessions_closed", "Sessions closed", "reason", self.sessions_closed)
         yield single("mcpd_http_streamed", "Answers sent as an event stream", "counter", self.streamed)

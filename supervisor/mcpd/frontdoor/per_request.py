@@ -20,6 +20,7 @@ from mcpd.frontdoor.exchange import Phase
 from mcpd.frontdoor.relay import Session, View
 from mcpd.frontdoor.sinks import unsupported_version
 from mcpd.wire import eras, jsonrpc, meta, methods, mirrored, sse
+from mcpd.wire.principal import Principal
 
 STREAM_AFTER: Final = 10.0  # seconds without an answer, after which an event stream keeps the connection alive
 IN_FLIGHT: Final = 8192  # requests of one principal that have no answer yet
@@ -65,7 +66,7 @@ class PerRequest:
         self._mirrors: dict[bytes, tuple[mirrored.Mirror, ...]] = {}
         context.ticker.callbacks.append(self.tick)
 
-    def accept(self, scope: Scope, body: bytes, view: View, principal: str) -> Answer | None:
+    def accept(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Answer | None:
         """Take the body of a POST: the answer to come, or None for a notification, which nothing follows.
 
         Raises Refusal.
@@ -76,13 +77,15 @@ class PerRequest:
                 return None  # there is none that a server has to heed: cancelling is closing the connection
             raise refusal(400, "a server's question is answered by calling again with inputResponses")
         try:
-            client = self._client(message, scope["mcpd.headers"], view)
+            client = self._client(message, scope["mcpd.headers"], view, principal)
         except jsonrpc.WireError as error:
             raise Refusal(Reply(400, jsonrpc.error(message.key, error.code, error.message), (JSON,))) from None
-        answer = Answer(self, scope, message, principal)
+        answer = Answer(self, scope, message, principal.name)
         try:
             self._enter(answer)
-            session = self._relay.ask(view, principal, "streamable-http", message, client, answer)
+            session = self._relay.ask(
+                view, principal.name, "streamable-http", message, client, answer, principal.grants
+            )
         except McpdError as error:
             self.leave(answer)
             raise refusal_of(error, message.key) from None
@@ -90,7 +93,7 @@ class PerRequest:
             answer.session = session
         return answer
 
-    def _client(self, message: jsonrpc.Message, headers: Headers, view: View) -> meta.RequestMeta:
+    def _client(self, message: jsonrpc.Message, headers: Headers, view: View, principal: Principal) -> meta.RequestMeta:
         """Who asks; raises WireError or Refusal if something is missing, or if headers and body do not agree."""
         params = jsonrpc.members(message.params) if len(message.params) else {}
         client = meta.client_of(params)
@@ -105,7 +108,7 @@ class PerRequest:
         if client.version not in eras.PER_REQUEST_REVISIONS:
             raise Refusal(Reply(400, unsupported_version(message.key, client.version), (JSON,)))
         if message.method == methods.TOOLS_CALL and name:
-            schema = self._relay.mirroring_schema(view, name)
+            schema = self._relay.mirroring_schema(view, name, principal.grants)
             if schema is not None:
                 self._check_mirrored(schema, params, headers)
         return client

@@ -61,7 +61,7 @@ class DirectApp(Protocol):
     def serve(self, path: bytes, headers: list[Header], scope: Scope, body: bytes) -> Outcome:
         """The reply, or the exchange that will have it; None to go through ASGI after all. Raises nothing.
 
-        `scope` has only `query_string` and `extensions`.
+        `scope` has only `query_string`, `extensions` and `client`.
         """
         ...
 
@@ -238,7 +238,11 @@ class Connection(HttpToolsProtocol):
         if self._body_bytes > direct.max_body:
             outcome: Outcome = too_large(direct.max_body).reply
         else:
-            scope: Scope = {"query_string": self.url.partition(b"?")[2], "extensions": self.extensions}
+            scope: Scope = {
+                "query_string": self.url.partition(b"?")[2],
+                "extensions": self.extensions,
+                "client": self.client,
+            }
             outcome = direct.serve(path, self.headers, scope, body)
         if outcome is None:
             self._begin_cycle()

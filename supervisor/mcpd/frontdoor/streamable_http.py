@@ -33,6 +33,7 @@ from mcpd.frontdoor.per_request import PER_REQUEST, Answer, PerRequest, decode, 
 from mcpd.frontdoor.protocol import Outcome
 from mcpd.frontdoor.relay import View
 from mcpd.wire import eras, jsonrpc, methods
+from mcpd.wire.principal import Principal
 
 STREAM_AFTER: Final = 10.0  # seconds without an answer, after which an event stream keeps the connection alive
 EVICTABLE_AFTER: Final = 60.0  # idle seconds, after which a session may have to make room for another one
@@ -57,7 +58,7 @@ class StreamableHttp:
         self._per_request = PerRequest(context)
         context.ticker.callbacks.append(self.tick)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, view: View, principal: Principal) -> None:
         method = scope["method"]
         if method in ("GET", "DELETE"):
             _check_era(method, scope["mcpd.headers"])
@@ -72,7 +73,7 @@ class StreamableHttp:
         else:
             raise refusal(405, f"{method} is not answered here", headers=(ALLOW,))
 
-    async def _post(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+    async def _post(self, scope: Scope, receive: Receive, send: Send, view: View, principal: Principal) -> None:
         headers: Headers = scope["mcpd.headers"]
         media.check_post(headers)
         body = await read_body(receive, headers, self._max_body)
@@ -89,7 +90,7 @@ class StreamableHttp:
         else:
             await exchange.respond(receive, send)
 
-    def direct(self, scope: Scope, body: bytes, view: View, principal: str) -> Outcome:
+    def direct(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Outcome:
         """A POST that is answered below ASGI (`protocol`); None if that is not for it."""
         headers: Headers = scope["mcpd.headers"]
         if is_per_request(headers, body):
@@ -100,7 +101,7 @@ class StreamableHttp:
         media.check_post(headers)
         return self.accept(scope, body, view, principal) or ACCEPTED
 
-    def accept(self, scope: Scope, body: bytes, view: View, principal: str) -> Exchange | None:
+    def accept(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Exchange | None:
         """Take the body of a POST to a session: the exchange that will have its answer, or None if it wants none.
 
         Raises Refusal.
@@ -120,7 +121,9 @@ class StreamableHttp:
         self._submit(message, exchange)
         return exchange
 
-    async def _open(self, scope: Scope, body: bytes, receive: Receive, send: Send, view: View, principal: str) -> None:
+    async def _open(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, view: View, principal: Principal
+    ) -> None:
         """`initialize`, the one message that comes without a session."""
         message = _initialize(body)
         session = self._new_session(view, principal)
@@ -158,7 +161,7 @@ class StreamableHttp:
                     sink.deliver(refusal_of(error, message.key).reply.body, True)
         return batch
 
-    async def _get(self, scope: Scope, receive: Receive, send: Send, view: View, principal: str) -> None:
+    async def _get(self, scope: Scope, receive: Receive, send: Send, view: View, principal: Principal) -> None:
         headers: Headers = scope["mcpd.headers"]
         media.check_events(headers)
         session = self._session_of(headers, view, principal)
@@ -171,7 +174,7 @@ class StreamableHttp:
             self._context.counters.resumed += 1
         await stream.run(receive, send, EVENT_STREAM)
 
-    def _session_of(self, headers: Headers, view: View, principal: str) -> HttpSession:
+    def _session_of(self, headers: Headers, view: View, principal: Principal) -> HttpSession:
         """The session that a request names; 404 for one that is over, never was, or is somebody else's."""
         id = headers.get(b"mcp-session-id")
         if id is None:
@@ -185,16 +188,16 @@ class StreamableHttp:
         session.seen = self._context.ticker.now
         return session
 
-    def _new_session(self, view: View, principal: str) -> HttpSession:
+    def _new_session(self, view: View, principal: Principal) -> HttpSession:
         quota = self._context.quota
-        if quota.full(principal):
-            self._evict(principal)
-        quota.take(principal)
+        if quota.full(principal.name):
+            self._evict(principal.name)
+        quota.take(principal.name)
         session = HttpSession(self._context, view, principal, self._ended_by_relay)
         try:
-            session.bind(self._relay.open_session(view, principal, "streamable-http", session))
+            session.bind(self._relay.open_session(view, principal.name, "streamable-http", session, principal.grants))
         except BaseException:
-            quota.give(principal)
+            quota.give(principal.name)
             raise
         self._sessions[session.id] = session
         self._context.counters.sessions_opened["streamable-http"] += 1
@@ -206,7 +209,7 @@ class StreamableHttp:
         idle = [
             session
             for session in self._sessions.values()
-            if session.principal == principal and not session.busy and session.seen < before
+            if session.principal.name == principal and not session.busy and session.seen < before
         ]
         if idle:
             self._close(min(idle, key=lambda session: session.seen), "evicted")
@@ -228,7 +231,7 @@ class StreamableHttp:
     def _forget(self, session: HttpSession, reason: str) -> bool:
         if self._sessions.pop(session.id, None) is None:
             return False
-        self._context.quota.give(session.principal)
+        self._context.quota.give(session.principal.name)
         self._context.counters.sessions_closed[reason] += 1
         session.over()
         return True

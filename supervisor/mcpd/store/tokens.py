@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import re
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from mcpd.errors import ConfigError, Problem
 
@@ -100,10 +101,10 @@ class TokenFile:
         return found
 
     def _write(self, tokens: dict[str, Token]) -> None:
-        lines = [json.dumps({**asdict(one), "digest": one.digest.hex()}) for one in tokens.values()]
+        lines = [msgspec.json.encode(_Line(**{**asdict(one), "digest": one.digest.hex()})) for one in tokens.values()]
         aside = self.path.with_name(f".{NAMED_FILE}.{secrets.token_hex(8)}")
         try:
-            _write(aside, "".join(f"{line}\n" for line in lines).encode())
+            _write(aside, b"".join(line + b"\n" for line in lines))
             os.replace(aside, self.path)
             _sync(self.path.parent)
         except OSError as problem:
@@ -124,14 +125,28 @@ def digest_of(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A Token as a line of JSON; the digest in hex."""
+
+    name: str
+    digest: str
+    created: float
+    expires: float | None
+    servers: tuple[str, ...] | None
+    views: tuple[str, ...] | None
+    tools: tuple[str, ...] | None
+
+
+_LINE = msgspec.json.Decoder(_Line)
+
+
 def _parse(path: Path) -> Iterator[Token]:
     content = _content(path, LARGEST_FILE)
     for number, line in enumerate((content or b"").splitlines(), 1):
         try:
-            found = json.loads(line)
-            lists = {key: None if found[key] is None else tuple(found[key]) for key in ("servers", "views", "tools")}
-            yield Token(**{**found, **lists, "digest": bytes.fromhex(found["digest"])})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            found = _LINE.decode(line)
+            yield Token(**{**msgspec.structs.asdict(found), "digest": bytes.fromhex(found.digest)})
+        except (msgspec.MsgspecError, ValueError):
             message = f"has no token in line {number}"
             raise _unusable(path, message, "remove the line; `mcpctl token create` makes new ones") from None
 

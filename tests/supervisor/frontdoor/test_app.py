@@ -10,11 +10,12 @@ import pytest
 from mcpd.clock import SystemClock
 from mcpd.errors import McpdError
 from mcpd.frontdoor.app import CACHED_ROUTES, FrontDoor, Readiness
-from mcpd.frontdoor.auth import OpenAuthenticator
+from mcpd.frontdoor.auth import ANYBODY, OpenAuthenticator
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.guard import Guard
 from mcpd.frontdoor.ticker import Ticker
 from mcpd.wire.address import View
+from mcpd.wire.principal import Principal
 from support.door import OTHER_TOKEN, TOKEN, Client, call, initialize, open_door
 from support.echo_relay import registry, relay_for
 
@@ -40,7 +41,7 @@ class Plain:
         )
 
     def _handler(self, endpoint: str) -> Any:
-        async def handle(scope: Any, receive: Any, send: Any, view: View, principal: str) -> None:
+        async def handle(scope: Any, receive: Any, send: Any, view: View, principal: Principal) -> None:
             self.seen.append((endpoint, view, principal))
             if self.raises is not None:
                 raise self.raises
@@ -74,7 +75,7 @@ async def test_paths_lead_to_endpoints_of_views(path: str, endpoint: str, view: 
     plain = Plain()
     for _ in range(2):
         assert (await plain.get(path)).status_code == 200
-    assert plain.seen == [(endpoint, view, "anybody")] * 2
+    assert plain.seen == [(endpoint, view, ANYBODY)] * 2
     assert plain.context.counters.requests[endpoint] == 2
 
 

@@ -6,15 +6,17 @@ import pytest
 
 from mcpd.frontdoor.auth import ANYBODY, BearerAuthenticator, OpenAuthenticator
 from mcpd.store.tokens import TokenVerifier
+from mcpd.wire.principal import Principal
 
+ADA = Principal("ada")
 BEARER = BearerAuthenticator(TokenVerifier({"ada": b"secret"}))
 
 
 @pytest.mark.parametrize(
     ("authorization", "principal"),
     [
-        (b"Bearer secret", "ada"),
-        (b"bearer   secret ", "ada"),
+        (b"Bearer secret", ADA),
+        (b"bearer   secret ", ADA),
         (b"Bearer secrets", None),
         (b"Bearer ", None),
         (b"Bearersecret", None),
@@ -23,7 +25,7 @@ BEARER = BearerAuthenticator(TokenVerifier({"ada": b"secret"}))
         (None, None),
     ],
 )
-def test_only_a_bearer_token_is_one(authorization: bytes | None, principal: str | None) -> None:
+def test_only_a_bearer_token_is_one(authorization: bytes | None, principal: Principal | None) -> None:
     assert BEARER.principal(authorization) == principal
 
 

@@ -16,6 +16,7 @@ from mcpd.frontdoor.exchange import BatchExchange, BatchPart, Exchange, Phase
 from mcpd.frontdoor.http_session import HttpSession
 from mcpd.frontdoor.ticker import Ticker
 from mcpd.wire.address import View
+from mcpd.wire.principal import Principal
 from support.echo_relay import registry, relay_for
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +29,7 @@ def new_session() -> HttpSession:
     made = registry("one")
     relay, _ = relay_for(made)
     context = Context(relay, made.frontdoor, Ticker(SystemClock()))
-    session = HttpSession(context, View("all"), "ada", lambda _: None)
+    session = HttpSession(context, View("all"), Principal("ada"), lambda _: None)
     session.bind(relay.open_session(View("all"), "ada", "streamable-http", session))
     return session
 

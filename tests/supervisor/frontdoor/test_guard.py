@@ -13,6 +13,7 @@ from mcpd.frontdoor.asgi import Refusal
 from mcpd.frontdoor.auth import ANYBODY, BearerAuthenticator, OpenAuthenticator
 from mcpd.frontdoor.guard import CACHED, Guard
 from mcpd.store.tokens import TokenVerifier
+from mcpd.wire.principal import Principal
 
 TOKEN = b"a-token-of-forty-three-characters-or-nearly"
 
@@ -144,7 +145,7 @@ def test_no_bytes_break_the_checks(host: bytes, origin: bytes) -> None:
 
 @pytest.mark.parametrize("scheme", [b"Bearer ", b"bearer ", b"BEARER  "])
 def test_a_good_token_names_its_principal(scheme: bytes) -> None:
-    assert guard().principal({b"authorization": scheme + TOKEN}) == "ada"
+    assert guard().principal({b"authorization": scheme + TOKEN}) == Principal("ada")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from mcpd.frontdoor.event_stream import EventStream
 from mcpd.frontdoor.http_session import BACKLOG_BYTES, BACKLOG_FRAMES, MAX_LISTENERS, HttpSession
 from mcpd.frontdoor.ticker import Ticker
 from mcpd.wire.address import View
+from mcpd.wire.principal import Principal
 from support.door import HandClock
 from support.echo_relay import registry, relay_for
 
@@ -25,7 +26,7 @@ class Bench:
         self.clock = HandClock()
         self.context = Context(relay, made.frontdoor, Ticker(self.clock))
         self.ended: list[HttpSession] = []
-        self.session = HttpSession(self.context, View("server", "one"), "ada", self.ended.append)
+        self.session = HttpSession(self.context, View("server", "one"), Principal("ada"), self.ended.append)
         relay_session = relay.open_session(View("server", "one"), "ada", "streamable-http", self.session)
         relay_session.protocol_version = revision
         self.session.bind(relay_session)
