@@ -84,7 +84,7 @@ def servers(statuses: Sequence[ServerStatus], width: int | None, now: float) -> 
         Column("SINCE", lambda row: duration(now - row.since), rank=2, right=True),
         Column("RESTARTS", lambda row: str(row.restarts), rank=7, right=True),
         Column("PID", lambda row: _number(row.pid), rank=8, right=True),
-        Column("RSS", lambda row: size(row.rss), rank=4, right=True),
+        Column("RSS", _memory, rank=4, right=True),
         Column("ISOLATION", lambda row: row.isolation or "-", rank=3),
         Column("TOOLS", lambda row: str(row.tools), rank=5, right=True),
         Column("CALLS", lambda row: str(row.calls), rank=6, right=True),
@@ -94,8 +94,12 @@ def servers(statuses: Sequence[ServerStatus], width: int | None, now: float) -> 
     return result.append(f"{summary(statuses)}\n", "dim")
 
 
+def _memory(row: ServerStatus) -> str:
+    return f"saves {size(row.saved)}" if row.rss is None and row.saved else size(row.rss)
+
+
 def summary(statuses: Sequence[ServerStatus]) -> str:
-    """`3 servers: 2 READY, 1 BACKOFF; 61.2 MiB; 1 call in flight`."""
+    """`3 servers: 2 READY, 1 IDLE; 61.2 MiB, 38.0 MiB saved; 1 call in flight`."""
     if not statuses:
         return "no servers: write [servers.NAME] tables into the registry, then `mcpctl reload`"
     states = Counter(status.state for status in statuses)
@@ -104,7 +108,8 @@ def summary(statuses: Sequence[ServerStatus]) -> str:
     memory = sum(status.rss or 0 for status in statuses)
     calls = sum(status.calls for status in statuses)
     parts = [f"{_count(len(statuses), 'server')}: {counted}"]
-    parts += [size(memory)] if memory else []
+    saved = sum(status.saved or 0 for status in statuses)
+    parts += [", ".join([size(memory), *([f"{size(saved)} saved"] if saved else [])])] if memory or saved else []
     parts += [f"{_count(calls, 'call')} in flight"] if calls else []
     return "; ".join(parts)
 

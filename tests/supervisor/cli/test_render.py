@@ -63,6 +63,15 @@ def test_the_list_has_every_column_and_a_summary() -> None:
     )
 
 
+def test_the_list_shows_what_a_resting_server_saves() -> None:
+    idle = ServerStatus(name="maps", state="IDLE", since=NOW - 60, activation="lazy", saved=38 * 2**20)
+
+    lines = render.servers([TIME, idle], None, NOW).plain.splitlines()
+
+    assert "saves 38.0 MiB" in lines[2]
+    assert lines[3] == "2 servers: 1 READY, 1 IDLE; 45.0 MiB, 38.0 MiB saved; 1 call in flight"
+
+
 @pytest.mark.parametrize(
     ("width", "titles"),
     [
