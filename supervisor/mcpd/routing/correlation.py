@@ -252,6 +252,7 @@ class Server:
         "roots",
         "rules",
         "shared",
+        "start_timeout",
         "upstreams",
         "waiting",
     )
@@ -272,6 +273,7 @@ class Server:
     def configure(self, spec: ServerSpec) -> None:
         """Take over what can change without a restart."""
         self.call_timeout = spec.call_timeout
+        self.start_timeout = spec.start_timeout
         self.roots = spec.roots
         self.shared = spec.sharing == "shared"
         self.rules: ToolRules | None = spec.tools if has_rules(spec.tools) else None

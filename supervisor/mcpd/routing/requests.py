@@ -205,7 +205,8 @@ class Requests:
         if len(server.waiting) >= MAX_WAITING:
             raise self._overloaded(call, f"{MAX_WAITING} calls already wait for server {server.name!r}")
         call.message = message
-        call.deadline = at + WAIT_FOR_SERVER
+        starting = server.phase is not Phase.UP or not server.shared
+        call.deadline = at + (max(WAIT_FOR_SERVER, server.start_timeout) if starting else WAIT_FOR_SERVER)
         server.waiting.append(call)
         if server.phase is Phase.IDLE:
             server.phase = Phase.COMING

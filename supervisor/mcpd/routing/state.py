@@ -20,7 +20,9 @@ MAX_UPSTREAM_CALLS = 16384  # calls in flight at one instance
 MAX_ASKS = 64  # requests of one instance that wait for clients
 MAX_LEARNED = 4096  # URIs seen in results, whose server is remembered
 FIRST_LISTS_WAIT = 5.0  # seconds that a list waits for servers that were never up yet
-WAIT_FOR_SERVER = 30.0  # seconds that a call waits for a server that is being started, or is held by another session
+# Seconds that a call waits for a server that is being started (or longer, if its start may take longer), or is held by
+# another session.
+WAIT_FOR_SERVER = 30.0
 PARTY_IDLE = 600.0  # seconds after which a per-request client's own instance is given back
 MAX_CATALOGUES = 4096  # merged lists that are kept
 MAX_SIGHTS = 1024  # different grants whose meaning is remembered

@@ -148,6 +148,20 @@ def test_sleeping_server_is_listed_and_woken_by_the_first_call_once(lazy: Bench)
     assert not lazy.router.in_use("time")
 
 
+def test_first_use_waits_as_long_as_a_start_may_take() -> None:
+    bench = Bench(spec("time", activation="lazy", start_timeout=180.0))
+    bench.run(bench.router.idle("time", info("echo"), bench.now))
+    sink = bench.ask(bench.open(TIME), 1, "tools/call", {"name": "echo"})
+
+    bench.now += 179.0
+    bench.run(bench.router.tick(bench.now))
+    assert sink not in bench.got
+
+    bench.now += 2.0
+    bench.run(bench.router.tick(bench.now))
+    assert "still starting" in bench.one(sink)["error"]["message"]
+
+
 def test_server_that_falls_asleep_keeps_its_lists_and_wakes_again(lazy: Bench) -> None:
     session = lazy.open(ALL)
     lazy.up("time", info("echo", "more"))
