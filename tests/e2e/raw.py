@@ -86,6 +86,12 @@ class Connect:
         self.send(message)
         return self.answer(message["id"])
 
+    def end_input(self) -> None:
+        """Close its stdin."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.stdin = None
+
     def ended(self) -> tuple[int, str]:
         """Wait for the end: exit code, and what was on stderr."""
         _, errors = self.process.communicate(timeout=DEADLINE)
