@@ -36,6 +36,7 @@ from mcpd.frontdoor.local_socket import LocalSocket
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.streamable_http import StreamableHttp
 from mcpd.frontdoor.ticker import Ticker
+from mcpd.notify import Notifier
 from mcpd.process import tree
 from mcpd.runtime import RuntimeDir, make_private
 from mcpd.sandbox.probe import probe
@@ -84,13 +85,16 @@ class Daemon:
         self._instance = secrets.token_hex(8)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._reload_asked = asyncio.Event()
+        self._notifier = Notifier.from_environment(os.environ)
         self._parts = ExitStack()  # what has to be closed at the very end, in reverse order
 
     async def run(self) -> int:
         with self._parts:
+            self._parts.callback(self._notifier.close)
+            self._handle_signals()
             await self._end_strays()
             self._build()
-            self._handle_signals()
             async with asyncio.TaskGroup() as group:
                 await self._start(group)
                 await self._stopping.wait()
@@ -190,19 +194,37 @@ class Daemon:
         self._tasks = [
             group.create_task(self._relay.run(), name="relay"),
             group.create_task(self._reap(), name="reaper"),
+            group.create_task(self._reload_when_asked(), name="reload"),
         ]
+        if self._registry.daemon.watch:
+            self._tasks.append(group.create_task(self._watch(), name="watch"))
         group.create_task(self._listener.serve(), name="frontdoor")
         group.create_task(self._control_listener.serve(), name="control")
         group.create_task(self.fleet.run(), name="fleet")
         log.info("daemon.started", urls=self._urls, servers=len(self._registry.servers))
         if self._on_ready is not None:
             self._tasks.append(group.create_task(self._tell_ready(self._on_ready), name="on-ready"))
+        self._notifier.ready(self._status())
+        if self._notifier.problem:
+            log.warning("daemon.service-manager", problem=self._notifier.problem)
+        if (interval := self._notifier.interval) is not None:
+            self._tasks.append(group.create_task(self._beat(interval), name="heartbeat"))
 
     async def _tell_ready(self, on_ready: Callable[[FleetView], Awaitable[None]]) -> None:
         try:
             await on_ready(self.fleet)
         except Exception:
             log.exception("daemon.announcement-failed")
+
+    async def _beat(self, interval: float) -> None:
+        """Tell the service manager that this loop goes round: no thread could know that (faults.md, 40)."""
+        while True:
+            self._notifier.alive(self._status())
+            await asyncio.sleep(interval)
+
+    def _status(self) -> str:
+        states = [one.state for one in self.fleet.servers() if one.enabled]
+        return f"{states.count('READY')} of {len(states)} servers READY"
 
     async def _reap(self) -> None:
         """Collect orphans of dead servers that came to us because we are their subreaper (prctl(2))."""
@@ -216,7 +238,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
             self._parts.callback(loop.remove_signal_handler, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+        # Not back to what the kernel does with it: a late one must not end a daemon that is ending in order.
+        self._parts.callback(signal.signal, signal.SIGHUP, signal.SIG_IGN)
         self._parts.callback(loop.remove_signal_handler, signal.SIGHUP)
 
     def _on_stop_signal(self, number: int) -> None:
@@ -225,9 +249,16 @@ class Daemon:
             self._hurry.set()
         self.request_stop()
 
-    def _on_reload_signal(self) -> None:
-        if not self._stopping.is_set():
-            self._reload = asyncio.ensure_future(self._reload_now())
+    async def _reload_when_asked(self) -> None:
+        """By SIGHUP, or because the files changed. Several wishes at once are one reload; none is lost."""
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            if self._stopping.is_set():
+                continue
+            self._notifier.reloading()
+            await self._reload_now()
+            self._notifier.ready(self._status())
 
     async def _reload_now(self) -> None:
         try:
@@ -236,6 +267,16 @@ class Daemon:
             log.error("reload.refused", problems=[str(one) for one in problem.problems])
         else:
             log.info("reload.done", added=report.added, removed=report.removed, restarted=report.restarted)
+
+    async def _watch(self) -> None:
+        """Reload when a file of the registry changes; where that cannot be seen (any more), say so and go on."""
+        from mcpd.config import watch
+
+        try:
+            async for _ in watch.changes(self._registry.path):
+                self._reload_asked.set()
+        except OSError as error:
+            log.error("watch.ended", reason=str(error), next="`mcpctl reload` reloads")
 
     def request_stop(self) -> None:
         """Begin the ordered shutdown; returns at once."""
@@ -246,6 +287,7 @@ class Daemon:
     async def _stop(self) -> None:
         """Servers first, while clients are still connected and get the answers of what is in flight; then clients."""
         log.info("daemon.stopping")
+        self._notifier.stopping("stopping the servers")
         began = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_LIMIT):

@@ -45,7 +45,6 @@ _REMOVE: Final = "remove the key"
 
 # `*` stands for any one key.
 NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
-    ("daemon", "watch"): NotYet("reloading when a file changes", "use `mcpctl reload`", _only(False)),
     ("frontdoor", "host"): NotYet("listening beyond the loopback interface", 'use "127.0.0.1" or "::1"', is_loopback),
     ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
     ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),

@@ -275,8 +275,6 @@ BAD = {
         tools.rename = { a = "x", b = "x" }    #! servers.b.tools: two tools are renamed to 'x'
         """,
     "not-yet": """
-        [daemon]
-        watch = true                 #! daemon.watch: not supported yet
         [frontdoor]
         host = "0.0.0.0"             #! frontdoor.host: not supported yet: listening beyond the loopback
         auth = "jwt"                 #! frontdoor.auth: not supported yet
