@@ -8,6 +8,7 @@ McpdError
 ├── ServerFault      the server: it is not there, broke the protocol, or did not answer
 │   └── CallTimeout  ... within the time that the call had
 └── Overloaded       nobody's fault: a bound was reached; try again after `retry_after` seconds
+    └── TooMany      ... a bound that this client has for itself
 
 Only the edges turn these into HTTP statuses, JSON-RPC codes and exit codes.
 """
@@ -86,8 +87,13 @@ class CallTimeout(ServerFault):
 
 
 class Overloaded(McpdError):
-    """A bound (queue, sessions, calls in flight) is reached; nothing was sent."""
+    """A bound (queue, sessions, calls in flight) is reached; nothing was sent. `limit` names it in the metrics."""
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, limit: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.limit = limit
+
+
+class TooMany(Overloaded):
+    """A bound of one client is reached: others can go on."""

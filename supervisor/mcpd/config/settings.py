@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mcpd.config.values import Bool, Int, PositiveDuration, Size
+from mcpd.config.values import Bool, Int, Number, PositiveDuration, Size
 
 Separator = Literal["__", ".", "/", "-"]
 Auth = Literal["token", "none", "jwt"]
@@ -55,3 +55,10 @@ class FrontdoorSettings(Table):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     trusted_proxy: tuple[str, ...] = ()
+    max_connections: Int = Field(default=4096, ge=1, le=1_000_000)
+    max_sessions: Int = Field(default=4096, ge=1)
+    max_in_flight: Int = Field(default=4096, ge=1)
+    request_rate: Number = Field(default=0, ge=0)
+    request_burst: Int = Field(default=100, ge=1)
+    max_header: Size = Field(default=64 * 2**10, ge=1024, le=2**20)
+    request_timeout: PositiveDuration = 60.0

@@ -11,6 +11,7 @@ from typing import Any
 
 from mcpd.routing.correlation import Ask, Call, Upstream
 from mcpd.routing.effects import Deliver, Effect, MarkInteractive, ServerLog, Stale, WriteLine
+from mcpd.routing.ledger import outcome_of
 from mcpd.routing.listening import Subscriptions
 from mcpd.routing.parking import ParkingLot
 from mcpd.routing.sessions import Session
@@ -52,15 +53,16 @@ class Backchannel:
         if call.parking is not None and call.parking.handle is not None:
             call.parking.outcome = message  # for the client, when it comes back
             return NOTHING
-        del session.calls[call.id]
         if len(message.result):
             value = bytes(message.result)
+            self._state.done(call, outcome_of(call.method, value))
             if call.on_result is not None:
                 value = call.on_result(value)
             if session.era is Era.PER_REQUEST and upstream.era is Era.HANDSHAKE:
                 value = meta.complete(value, call.method, upstream.info.server_info)
             return (Deliver(call.sink, result(call.id, value, message.extra), True),)
         refused: Bytes = message.error
+        self._state.done(call, "error")
         if session.era is Era.PER_REQUEST and upstream.era is Era.HANDSHAKE:
             refused = _newer_code(refused)
         return (Deliver(call.sink, failure(call.id, refused, message.extra), True),)

@@ -24,33 +24,41 @@ class Call:
     `upstream` is the instance that has it, None while it waits. `over`: its client has been answered, or wants no
     answer; it is kept a while longer because the child may still be at work for this session. `token` is the client's
     progress token as raw JSON. `patient`: a list may wait for servers that were never up yet. What only a bridge
-    between the eras needs is in `parking` or `rounds`.
+    between the eras needs is in `parking` or `rounds`. `began`, `server`, `name`, `arguments`: for the journal.
     """
 
     __slots__ = (
+        "arguments",
+        "began",
         "deadline",
         "ghost_until",
         "hard_deadline",
         "id",
         "message",
         "method",
+        "name",
         "on_result",
         "over",
         "parking",
         "patient",
         "rounds",
+        "server",
         "session",
         "sink",
         "token",
         "upstream",
     )
 
-    def __init__(self, session: Session, message: Message, sink: Any) -> None:
+    def __init__(self, session: Session, message: Message, sink: Any, at: float = 0.0) -> None:
         self.session = session
         self.message: Message | None = message  # let go of once nobody needs it again
         self.method = message.method
         self.id = message.key
         self.sink = sink
+        self.began = at
+        self.server = ""
+        self.name = ""
+        self.arguments = b""
         self.upstream: Upstream | None = None
         self.token: bytes | None = None
         self.on_result: Callable[[bytes], bytes] | None = None

@@ -136,6 +136,7 @@ class Subscriptions:
         session.listening = Listening(call.id, frozenset(KIND_OF_FILTER[name] for name in kinds))
         session.push = call.sink
         self._state.sessions[session.id] = session
+        session.account.sessions += 1
         told = meta.tagged(pack({"notifications": pack(accepted)}), call.id)
         return [Deliver(call.sink, notification(methods.ACKNOWLEDGED, told)), *effects]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mcpd.routing.correlation import Ask, Call
 from mcpd.routing.effects import Deliver, Effect, Timer, WriteLine
+from mcpd.routing.ledger import outcome_of
 from mcpd.routing.state import CANCEL_GRACE, State
 from mcpd.wire import meta, methods
 from mcpd.wire.address import View
@@ -64,7 +65,7 @@ class ParkingLot:
         for ask in parking.questions.values():
             ask.deadline = parking.until
         self._parked[handle] = call
-        call.session.calls.pop(call.id, None)
+        self._state.drop(call)
         upstream.deactivate()
         value = pack(
             {
@@ -106,7 +107,8 @@ class ParkingLot:
     def settle(self, call: Call, outcome: Message) -> Sequence[Effect]:
         """The child's answer to a call that had been parked."""
         call.over = True
-        call.session.calls.pop(call.id, None)
+        ended = outcome_of(call.method, bytes(outcome.result)) if len(outcome.result) else "error"
+        self._state.done(call, ended)
         upstream = call.upstream
         assert upstream is not None
         if len(outcome.result):
@@ -135,6 +137,7 @@ class ParkingLot:
             if call.parking.until > at:
                 continue
             del self._parked[handle]
+            self._state.done(call, "no-input")
             call.over = True
             call.parking.handle = None
             upstream = call.upstream

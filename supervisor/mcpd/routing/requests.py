@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mcpd.errors import Overloaded
+from mcpd.errors import Overloaded, TooMany
 from mcpd.routing import compact
 from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream
 from mcpd.routing.effects import Claim, Deliver, Effect, Wake, WriteLine
 from mcpd.routing.info import ListKind
+from mcpd.routing.ledger import named, outcome_of, refusal_of
 from mcpd.routing.listening import Subscriptions
 from mcpd.routing.parking import ParkingLot, handle_of
 from mcpd.routing.rewriting import linked_uris, mint_token, rename_contents, single_initialize
@@ -121,6 +122,8 @@ class Requests:
                 return self._unknown(call, message, at)
             if server.phase is Phase.IDLE and method in self._lists:  # known, without starting it
                 return self._lists[method](call, message, at)
+            if self._state.journal is not None and method in methods.INTERACTIVE:
+                call.name = named(method, bytes(message.params))
             return self.forward(call, server, message, bytes(message.params), at)
         except WireError as problem:
             return self.fail(call, problem.code, problem.message)
@@ -128,6 +131,7 @@ class Requests:
     def forward(self, call: Call, server: Server, message: Message, params: bytes, at: float) -> Sequence[Effect]:
         """Hand a request to an instance of a server, or keep it until there is one that can take it."""
         session = call.session
+        call.server = server.name
         upstream = server.pick(session)
         if upstream is None or (server.interactive and upstream.is_busy_for(session)):
             return self._wait(call, server, message, at)
@@ -135,6 +139,10 @@ class Requests:
             server.claims[session.party] = at
         if len(upstream.calls) >= MAX_UPSTREAM_CALLS:
             raise self._overloaded(call, f"server {server.name!r} has {MAX_UPSTREAM_CALLS} calls in flight")
+        if self._state.request_interval:
+            self._charge(call, server, at)
+        if self._state.journal_arguments:
+            call.arguments = params
         call.message = None
         if upstream.era is not session.era:
             if upstream.era is Era.HANDSHAKE:
@@ -147,6 +155,16 @@ class Requests:
                 call.rounds = Rounds(server, message.method, params, bytes(message.extra))
         server.calls_total += 1
         return self.send(call, upstream, message.method, params, message.extra, at)
+
+    def _charge(self, call: Call, server: Server, at: float) -> None:
+        """Take a request to a server out of its client's bucket; raises TooMany if that is empty."""
+        state = self._state
+        wait = call.session.account.wait(server.name, at, state.request_interval, state.request_burst)
+        if wait:
+            state.counters.limited["rate"] += 1
+            state.done(call, "overloaded")
+            why = f"more than {1 / state.request_interval:g} requests a second to server {server.name!r}"
+            raise TooMany(why, wait, limit="rate")
 
     def send(
         self, call: Call, upstream: Upstream, method: str, params: bytes, extra: Bytes, at: float
@@ -168,7 +186,7 @@ class Requests:
 
     def fail(self, call: Call, code: int, why: str) -> Sequence[Effect]:
         """Answer a call with an error."""
-        call.session.calls.pop(call.id, None)
+        self._state.done(call, refusal_of(code), code)
         call.over = True
         if call.session.era is Era.PER_REQUEST and code == methods.RESOURCE_NOT_FOUND:
             code = methods.INVALID_PARAMS
@@ -176,7 +194,7 @@ class Requests:
 
     def answer(self, call: Call, value: bytes) -> Sequence[Effect]:
         """Answer a call with a result."""
-        call.session.calls.pop(call.id, None)
+        self._state.done(call, outcome_of(call.method, value))
         call.over = True
         if call.session.era is Era.PER_REQUEST:
             value = meta.complete(value, call.method, self._own_info())
@@ -224,8 +242,8 @@ class Requests:
         return Claim(server.name, session.party, capabilities)
 
     def _overloaded(self, call: Call, why: str) -> Overloaded:
-        call.session.calls.pop(call.id, None)
-        return Overloaded(why)
+        self._state.done(call, "overloaded")
+        return Overloaded(why, limit="server")
 
     def _unknown(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         return self.fail(call, methods.METHOD_NOT_FOUND, f"there is no method {message.method!r} here")
@@ -271,7 +289,7 @@ class Requests:
         if info.instructions is not None:
             found["instructions"] = dump(info.instructions)
         call.over = True
-        session.calls.pop(call.id, None)
+        self._state.drop(call)
         value = meta.complete(pack(found), call.method, info.server_info)
         return (Deliver(call.sink, result(call.id, value), True),)
 
@@ -348,10 +366,12 @@ class Requests:
                 why = f"Unknown tool: {public}; find tools with {compact.SEARCH}"
                 return self.fail(call, methods.INVALID_PARAMS, why)
             public, found = compact.target_of(found)
+        call.name = public
         target = self._targets.tool(call.session, public)
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {public}")
         server, own = target
+        call.name = own
         if call.session.prefixed:
             call.on_result = self._learner(server.name)
         unchanged = own == public and not call.session.compact
@@ -360,20 +380,22 @@ class Requests:
 
     def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
-        public = text(found.get("name", b"null"))
+        public = call.name = text(found.get("name", b"null"))
         target = self._targets.prompt(call.session, public)
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown prompt: {public}")
         server, own = target
+        call.name = own
         return self.forward(call, server, message, pack({**found, "name": dump(own)}), at)
 
     def _read_resource(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
-        public = text(found.get("uri", b"null"))
+        public = call.name = text(found.get("uri", b"null"))
         target = self._targets.resource(call.session, public)
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, f"Resource not found: {public}")
         server, own = target
+        call.name = own
         if own == public:
             return self.forward(call, server, message, bytes(message.params), at)
         call.on_result = lambda value: rename_contents(value, own, public)

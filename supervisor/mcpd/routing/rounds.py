@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from mcpd.routing.backchannel import cancellation, missing_capability
 from mcpd.routing.correlation import Ask, Call, Upstream
 from mcpd.routing.effects import Deliver, Effect, Timer
+from mcpd.routing.ledger import outcome_of
 from mcpd.routing.requests import Requests
 from mcpd.routing.state import MAX_ASKS, State
 from mcpd.wire import meta, methods
@@ -39,7 +40,7 @@ class RoundTrips:
                     return self._begin(upstream, call, found, at)
             except WireError as problem:
                 return self._requests.fail(call, methods.INTERNAL_ERROR, f"the server's answer: {problem.message}")
-        del call.session.calls[call.id]
+        self._state.done(call, outcome_of(call.method, value))
         plain = meta.plain(value) if meta.RESULT_TYPE in value else value
         if call.on_result is not None:
             plain = call.on_result(plain)

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Raw
 
 from mcpd.config.registry import Registry
-from mcpd.errors import NotFound, Overloaded
+from mcpd.errors import NotFound, TooMany
 from mcpd.routing.backchannel import Backchannel, cancellation
 from mcpd.routing.correlation import Call, Phase, Server, Upstream
 from mcpd.routing.effects import Deliver, Effect, End, Notice, Release, WriteLine
@@ -79,6 +79,7 @@ class Router:
         """A new conversation; raises NotFound for an unknown view, or one that the grants hide."""
         session = self._session(id, view, principal, transport, push, at, grants)
         session.compact = self.state.is_compact(view)
+        session.account.sessions += 1
         self.state.sessions[id] = session
         return session
 
@@ -111,7 +112,8 @@ class Router:
         servers = self.state.servers_of(view, grants)
         if servers is None:
             raise NotFound(f"there is no {view.kind} {view.name!r}")
-        session = Session(id, principal, view, transport, push, servers, at, grants)
+        self.state.now = at
+        session = Session(id, principal, view, transport, push, servers, at, grants, self.state.account(principal))
         if grants is not EVERYTHING:
             self.state.show(session, servers)
         return session
@@ -124,6 +126,8 @@ class Router:
         """The client is gone: its calls are cancelled upstream, its subscriptions and open questions given up."""
         if self.state.sessions.pop(session.id, None) is None and session.era is Era.HANDSHAKE:
             return []
+        if session.era is Era.HANDSHAKE or session.listening is not None:
+            session.account.sessions -= 1
         effects: list[Effect] = []
         questions = [one for call in session.calls.values() if call.parking for one in call.parking.questions.values()]
         for ask in (*session.asks.values(), *questions):
@@ -138,6 +142,7 @@ class Router:
             if number:
                 params = dump({"requestId": number, "reason": "the client has left"})
                 effects.append(WriteLine(_upstream(call).key, notification(methods.CANCELLED, params)))
+            self.state.done(call, "client-left")
         session.calls.clear()
         effects += self._subscriptions.remove_all(session)
         if session.era is Era.HANDSHAKE:
@@ -153,7 +158,7 @@ class Router:
 
     def from_client(self, session: Session, message: Message, sink: Any, at: float) -> Sequence[Effect]:
         """One message of a client. Raises Overloaded, with nothing done, at a bound."""
-        session.used_at = at
+        session.used_at = self.state.now = at
         if message.method:
             if len(message.id):
                 return self._request(session, message, sink, at)
@@ -161,14 +166,22 @@ class Router:
         return self._client_answer(session, message, at)
 
     def _request(self, session: Session, message: Message, sink: Any, at: float) -> Sequence[Effect]:
-        call = Call(session, message, sink)
+        call = Call(session, message, sink, at)
         if call.id in session.calls:
             why = "this id is in use by a request that is not answered yet"
             return (Deliver(sink, error(call.id, methods.INVALID_REQUEST, why), True),)
         if len(session.calls) >= MAX_SESSION_CALLS:
-            raise Overloaded(f"this session has {MAX_SESSION_CALLS} calls in flight")
+            raise self._too_many("session-calls", f"this session has {MAX_SESSION_CALLS} calls in flight")
+        account = session.account
+        if account.in_flight >= self.state.max_in_flight:
+            raise self._too_many("in-flight", f"{session.principal} has {account.in_flight} calls in flight")
+        account.in_flight += 1
         session.calls[call.id] = call
         return self._requests.handle(call, message, at)
+
+    def _too_many(self, limit: str, why: str) -> TooMany:
+        self.state.counters.limited[limit] += 1
+        return TooMany(f"{why}; wait for an answer", limit=limit)
 
     def _client_notification(self, session: Session, message: Message, at: float) -> Sequence[Effect]:
         try:
@@ -207,7 +220,7 @@ class Router:
         call = session.calls.get(canonical_id(bytes(found.get("requestId", b""))))
         if call is None:
             return NOTHING  # it has been answered meanwhile (cancellation, "race conditions")
-        del session.calls[call.id]
+        self.state.done(call, "cancelled")
         number = self._let_go(call, at)
         self._rounds.give_up(call)
         ended = End(call.sink)
@@ -254,13 +267,14 @@ class Router:
         call = upstream.finish(number) if upstream else None
         if call is None or call.over:
             return False
-        call.session.calls.pop(call.id, None)
+        self.state.done(call, "overloaded")
         return True
 
     # from instances
 
     def from_instance(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         """One message of a child. Raises WireError if it makes no sense."""
+        self.state.now = at
         if not message.method:
             effects = self._answer(upstream, message, at)
             if upstream.server.waiting and not upstream.active:
@@ -466,6 +480,7 @@ class Router:
 
     def tick(self, at: float) -> list[Effect]:
         """End what has waited too long; to be called about once a second."""
+        self.state.now = at
         effects: list[Effect] = []
         for upstream in tuple(self.state.upstreams.values()):
             effects += self._expire(upstream, at)

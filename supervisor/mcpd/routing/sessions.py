@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
+from mcpd.routing.ledger import Account
 from mcpd.wire.address import Transport, View
 from mcpd.wire.eras import Era
 from mcpd.wire.meta import RequestMeta
@@ -44,6 +45,7 @@ class Session:
     """
 
     __slots__ = (
+        "account",
         "asks",
         "calls",
         "capabilities",
@@ -79,9 +81,11 @@ class Session:
         servers: tuple[str, ...],
         at: float,
         grants: Grants = EVERYTHING,
+        account: Account | None = None,
     ) -> None:
         self.id = id
         self.principal = principal
+        self.account = account or Account()
         self.view = view
         self.transport: Transport = transport
         self.push = push

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcpd.config.registry import Registry
 from mcpd.routing.catalogue import Catalogue, merge
-from mcpd.routing.correlation import Phase, Server, Upstream
+from mcpd.routing.correlation import Call, Phase, Server, Upstream
+from mcpd.routing.ledger import Account, Entry
 from mcpd.routing.sessions import Session
 from mcpd.routing.sight import Sight, sight_of
+from mcpd.wire import methods
 from mcpd.wire.address import View
 from mcpd.wire.mirrored import ANNOTATION
 from mcpd.wire.principal import EVERYTHING, Grants
@@ -24,6 +27,8 @@ FIRST_LISTS_WAIT = 5.0  # seconds that a list waits for servers that were never 
 # another session.
 WAIT_FOR_SERVER = 30.0
 PARTY_IDLE = 600.0  # seconds after which a per-request client's own instance is given back
+MAX_ACCOUNTS = 1024  # principals after which those that do nothing are forgotten
+MAX_JOURNAL = 20_000  # entries that wait to be written
 MAX_CATALOGUES = 4096  # merged lists that are kept
 MAX_SIGHTS = 1024  # different grants whose meaning is remembered
 CANCEL_GRACE = 10.0  # seconds that a cancelled call still counts as the child's work for its session
@@ -37,6 +42,8 @@ class Counters:
     dropped_messages: int = 0
     refused_asks: int = 0
     timeouts: int = 0
+    limited: Counter[str] = field(default_factory=Counter)  # calls refused, by the bound that was reached
+    unwritten_entries: int = 0  # of the journal
 
 
 class State:
@@ -51,7 +58,14 @@ class State:
         self.subscriptions: dict[tuple[str, str], dict[Session, str]] = {}
         self.learned: dict[str, str] = {}
         self.counters = Counters()
+        self.accounts: dict[str, Account] = {}
+        self.journal: list[Entry] | None = None  # calls that are over; None: nobody wants to know
+        self.journal_arguments = False
+        self.now = 0.0  # when the event came that is being handled
         self.separator = "__"
+        self.max_in_flight = 4096
+        self.request_interval = 0.0  # seconds that a request to a server costs its principal; 0: nothing
+        self.request_burst = 1
         self.max_call_time = 3600.0
         self.input_timeout = 120.0
         self.version = ""
@@ -70,6 +84,10 @@ class State:
         self.separator = registry.frontdoor.separator
         self.max_call_time = registry.frontdoor.max_call_time
         self.input_timeout = registry.frontdoor.input_timeout
+        self.max_in_flight = registry.frontdoor.max_in_flight
+        rate = registry.frontdoor.request_rate
+        self.request_interval = 1 / rate if rate else 0.0
+        self.request_burst = registry.frontdoor.request_burst
         self.views = {name: view.servers for name, view in registry.views.items()}
         self.compact_views = {name for name, view in registry.views.items() if view.compact}
         gone = [server for name, server in self.servers.items() if name not in registry.servers]
@@ -104,6 +122,49 @@ class State:
             return None
         seen = tuple(name for name in servers if name in sight.servers)
         return seen if seen or view.kind == "all" else None
+
+    def account(self, principal: str) -> Account:
+        """What a principal has under way, over all its sessions."""
+        found = self.accounts.get(principal)
+        if found is None:
+            if len(self.accounts) >= MAX_ACCOUNTS:
+                self.accounts = {name: one for name, one in self.accounts.items() if not one.is_idle(self.now)}
+            found = self.accounts[principal] = Account()
+        return found
+
+    def drop(self, call: Call) -> None:
+        """A call is no longer one of its session's."""
+        session = call.session
+        if session.calls.pop(call.id, None) is not None:
+            session.account.in_flight -= 1
+
+    def done(self, call: Call, outcome: str, code: int = 0) -> None:
+        """A call has had its answer, or wants none."""
+        session = call.session
+        if session.calls.pop(call.id, None) is not None:
+            session.account.in_flight -= 1
+        journal = self.journal
+        if journal is None or call.method not in methods.INTERACTIVE:
+            return
+        if len(journal) >= MAX_JOURNAL:
+            self.counters.unwritten_entries += 1
+            return
+        journal.append(
+            Entry(
+                call.began,
+                self.now,
+                session.principal,
+                session.id,
+                session.transport,
+                str(session.view),
+                call.server,
+                call.method,
+                call.name,
+                outcome,
+                code,
+                call.arguments,
+            )
+        )
 
     def sight(self, grants: Grants) -> Sight | None:
         """What a client with these grants sees; None: everything."""

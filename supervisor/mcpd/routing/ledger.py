@@ -1,0 +1,107 @@
+"""What each principal has under way and may ask for, and what became of the calls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from mcpd.wire import methods
+from mcpd.wire.jsonrpc import WireError, members, text
+
+_TAIL = 2048  # bytes of a large result in which `isError` is looked for: it stands behind the content, or before it
+_IS_ERROR = b'"isError"'
+
+
+class Entry(NamedTuple):
+    """One call of a tool, prompt or resource that is over. `began` and `ended` are monotonic.
+
+    `server` is empty where there is none of that name for this client; `arguments` are the call's params, where they
+    are wanted. `code` is that of a JSON-RPC error.
+    """
+
+    began: float
+    ended: float
+    principal: str
+    session: str
+    transport: str
+    view: str
+    server: str
+    method: str
+    name: str
+    outcome: str
+    code: int
+    arguments: bytes
+
+
+class Account:
+    """One principal: the calls that have no answer yet, the sessions, and how soon it may ask which server again."""
+
+    __slots__ = ("_whole_at", "in_flight", "sessions")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.sessions = 0
+        # by server, when all that was taken from its bucket will have come back (GCRA: one number is a bucket)
+        self._whole_at: dict[str, float] = {}
+
+    def wait(self, server: str, at: float, interval: float, burst: int) -> float:
+        """Take one request to a server out of the bucket; if it is empty nothing is taken: seconds until it is not."""
+        whole_at = max(self._whole_at.get(server, at), at)
+        early = whole_at - at - (burst - 1) * interval
+        if early > 1e-9:
+            return early
+        self._whole_at[server] = whole_at + interval
+        return 0.0
+
+    def is_idle(self, at: float) -> bool:
+        """Whether nothing would be lost if it were forgotten."""
+        return not self.in_flight and not self.sessions and all(whole <= at for whole in self._whole_at.values())
+
+
+class _Name(msgspec.Struct):
+    name: str = ""
+
+
+class _Uri(msgspec.Struct, rename={"name": "uri"}):
+    name: str = ""
+
+
+_BY_NAME = ("name", b'"name"', msgspec.json.Decoder(_Name))
+_BY_URI = ("uri", b'"uri"', msgspec.json.Decoder(_Uri))
+
+
+def named(method: str, params: bytes) -> str:
+    """What a request names, without taking it apart if that can be; "?" where the server may read it otherwise."""
+    key, quoted, decoder = _BY_URI if method == methods.RESOURCES_READ else _BY_NAME
+    try:
+        if params.count(quoted) == 1 and b"\\" not in params:
+            return decoder.decode(params).name
+        found = members(params)
+        return text(found[key]) if key in found else ""
+    except (msgspec.MsgspecError, WireError, ValueError):
+        return "?"
+
+
+def outcome_of(method: str, value: bytes) -> str:
+    """How a call ended that has a result."""
+    if method != methods.TOOLS_CALL:
+        return "ok"
+    if len(value) <= 2 * _TAIL:
+        failed = _says_error(value)
+    else:
+        failed = _says_error(value[-_TAIL:]) or _says_error(value[:_TAIL])
+    return "tool-error" if failed else "ok"
+
+
+def _says_error(part: bytes) -> bool:
+    at = part.rfind(_IS_ERROR)
+    return at >= 0 and part[at + len(_IS_ERROR) : at + 32].lstrip(b" \t:").startswith(b"true")
+
+
+def refusal_of(code: int) -> str:
+    """How a call ended that mcpd answered with an error of its own."""
+    return _REFUSALS.get(code, "refused")
+
+
+_REFUSALS = {methods.REQUEST_TIMEOUT: "timeout", methods.SERVER_UNAVAILABLE: "unavailable"}
