@@ -19,6 +19,7 @@ from mcpd.config.load import load
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.config.settings import DaemonSettings
 from mcpd.control.view import Event, Outcome
+from mcpd.fleet.demand import SLOTS
 from mcpd.fleet.fleet import DaemonFacts, Fleet
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
@@ -78,7 +79,11 @@ class Ship:
         self.shutdowns += 1
 
     def instance(self, key: str) -> Instance:
-        return self.fleet.instances[key]
+        return self.fleet.instances.get(key) or self.slot(key)
+
+    def slot(self, name: str) -> Instance:
+        """The instance that has this place now; it may have followed others there."""
+        return next(one for one in self.fleet.instances.values() if one.name == name and one.place.role in SLOTS)
 
     def state(self, key: str) -> State:
         return self.instance(key).state

@@ -209,6 +209,10 @@ class MemoryFleet:
         await self.stop(name)
         return await self.start(name)
 
+    async def roll(self, name: str) -> Outcome:
+        self.move(name, "READY", "replaced by a newer one")
+        return Outcome(ok=True, state="READY")
+
     async def reset_failed(self, name: str) -> Outcome:
         return await self.start(name)
 

@@ -115,9 +115,17 @@ def stop(ctx: typer.Context, names: Names = None, every: All = False, as_json: J
 
 
 @app.command()
-def restart(ctx: typer.Context, names: Names = None, every: All = False, as_json: Json = False) -> None:
+def restart(
+    ctx: typer.Context,
+    names: Names = None,
+    every: All = False,
+    rolling: Annotated[
+        bool, typer.Option("--rolling", help="Start new instances beside the old ones, so that no call notices.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Restart servers and wait until they are READY."""
-    _act(ctx, "restart", names, every, as_json)
+    _act(ctx, "roll" if rolling else "restart", names, every, as_json)
 
 
 @app.command("reset-failed")

@@ -80,6 +80,7 @@ class ControlApi:
             "start": fleet.start,
             "stop": fleet.stop,
             "restart": fleet.restart,
+            "roll": fleet.roll,
             "reset-failed": fleet.reset_failed,
         }
         return [

@@ -125,6 +125,9 @@ class ControlClient:
     def restart(self, name: str) -> Outcome:
         return self._command(name, "restart")
 
+    def roll(self, name: str) -> Outcome:
+        return self._command(name, "roll")
+
     def reset_failed(self, name: str) -> Outcome:
         return self._command(name, "reset-failed")
 

@@ -271,6 +271,11 @@ class FleetView(Protocol):
         """Stop, then start."""
         ...
 
+    async def roll(self, name: str) -> Outcome:
+        """Replace its instances one after the other, each old one serving until there is a new one that is READY. If
+        that cannot be had the old ones go on, and `ok` is false. Where nothing of it serves: as `restart`."""
+        ...
+
     async def reset_failed(self, name: str) -> Outcome:
         """Forget failures and the delay, and try again now where it is wanted."""
         ...

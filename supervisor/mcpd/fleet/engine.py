@@ -25,7 +25,9 @@ from mcpd.fleet.egress import Egress
 from mcpd.fleet.era import EraMemory
 from mcpd.fleet.eventlog import EventLog
 from mcpd.fleet.instance import Instance
+from mcpd.fleet.place import Role
 from mcpd.fleet.relay import Relay
+from mcpd.fleet.rolling import Rolling
 from mcpd.lifecycle.backoff import RestartAlarm
 from mcpd.lifecycle.effects import Changed
 from mcpd.lifecycle.events import Disable, Rest, Restart, Start, Stop
@@ -54,6 +56,7 @@ from mcpd.store.store import Store
 
 BRIEF = 2.0
 """A server that will be started within so many seconds is "coming": calls wait for it instead of failing."""
+_ENTRY_CHANGED = "its entry in the registry changed"
 LAST_LADDER = StopLadder(0.0, 0.0, 3.0)
 
 _log = structlog.get_logger("mcpd.fleet")
@@ -127,6 +130,8 @@ class Engine:
         self._over = asyncio.Event()
         self._alarm = RestartAlarm()
         self.demand = Demand(registry, self, store)
+        self.rolling = Rolling(self)
+        self._replacing: dict[str, asyncio.Future[str]] = {}
         self._recall(registry.servers)
         relay.on_catalogue_stale = self._list_changed
         relay.on_interactive = self._is_interactive
@@ -244,6 +249,7 @@ class Engine:
         slots = {one.name: one for one in self.instances.values() if one.place.role in SLOTS}
         observed = {name: Observed(one.spec.name, one.heading, one.spec) for name, one in slots.items()}
         at = self.clock.monotonic()
+        to_replace: dict[str, list[Instance]] = {}
         for action in reconcile(self.registry.servers, self._wishes, observed, orders, self.demand.resting()):
             match action:
                 case Create(name, spec):
@@ -251,7 +257,8 @@ class Engine:
                 case Remove(name):
                     self._remove(slots[name])
                 case Adopt(name, spec, restart):
-                    self._adopt(slots[name], spec, restart)
+                    if self._adopt(slots[name], spec, restart):
+                        to_replace.setdefault(spec.name, []).append(slots[name])
                 case Raise(name, asked):
                     if not asked:
                         self.demand.learn_soon(slots[name])
@@ -259,19 +266,35 @@ class Engine:
                 case Lull(name):
                     slots[name].post(Rest(at, "it waits for its first use"))
                 case Renew(name):
-                    self.demand.close(slots[name].spec.name, "restarted by the operator")
+                    self._interrupt(slots[name].spec.name, "restarted by the operator")
                     slots[name].post(Restart(at))
                 case Lower(name, disabled):
                     event = Disable(at) if disabled else Stop(at)
-                    self.demand.close(slots[name].spec.name, "stopped by the operator")
+                    self._interrupt(slots[name].spec.name, event.why)
                     slots[name].post(event)
+        for server, olds in to_replace.items():
+            self._replacing[server] = self.rolling.begin(server, olds, _ENTRY_CHANGED, patient=True)
 
-    def _adopt(self, instance: Instance, spec: ServerSpec, restart: bool) -> None:
+    def _interrupt(self, server: str, why: str) -> None:
+        """Whatever else of a server is under way or runs, but for what the registry names, is to end."""
+        self.rolling.cancel(server)
+        self.demand.close(server, why)
+
+    def _adopt(self, instance: Instance, spec: ServerSpec, restart: bool) -> bool:
+        """Hand an instance its new entry; True if what serves by the old one is to be replaced while it serves."""
+        was_shared = instance.place.role is Role.SHARED
         instance.adopt(spec)
-        if restart and instance.heading in LIVE | {State.BACKOFF}:
-            instance.post(Restart(instance.now(), "its entry in the registry changed"))
+        if not restart:
+            return False
+        self.rolling.cancel(spec.name)
+        if was_shared and instance.place.role is Role.SHARED and instance.heading in (State.READY, State.NOT_READY):
+            return True
+        if instance.heading in LIVE | {State.BACKOFF}:
+            instance.post(Restart(instance.now(), _ENTRY_CHANGED))
+        return False
 
     def _remove(self, instance: Instance) -> None:
+        self._interrupt(instance.spec.name, "removed from the registry")
         if instance.state in _AT_REST:
             self._forget(instance)
         else:
@@ -339,11 +362,13 @@ class Engine:
 
     # -- What operators bring about ----------------------------------------------------------------------------------
 
-    def apply(self, new: Registry, replace: frozenset[str]) -> None:
+    def apply(self, new: Registry, replace: frozenset[str]) -> dict[str, asyncio.Future[str]]:
         """Make `new` the registry; `replace` names the servers whose changed entries need new processes.
 
-        Nothing is waited for in here: the new registry counts for all, or the old one did.
+        Nothing is waited for in here: the new registry counts for all, or the old one did. Returned is what becomes of
+        the servers whose instances are replaced while they serve: an empty text in the end, or a problem.
         """
+        self._replacing = {}
         added = new.servers.keys() - self.registry.servers.keys()
         self.registry = new
         self.demand.adopt(new, replace)
@@ -352,6 +377,7 @@ class Engine:
         self.reconcile(Orders(replace=replace))
         for name in new.servers:
             self._announce(name)
+        return self._replacing
 
     def wish(self, name: str, wish: Wish | None) -> None:
         """Remember what an operator wants of a server, also for the next daemon; None: what the registry says."""

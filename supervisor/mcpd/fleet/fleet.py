@@ -118,6 +118,19 @@ class Fleet(Engine):
         self.reconcile(Orders(restart=frozenset({name})))
         return await self._outcome(name, State.READY)
 
+    async def roll(self, name: str) -> Outcome:
+        spec = self._spec(name)
+        olds = list(self.slots_of(name))
+        up = any(one.heading in (State.READY, State.NOT_READY) for one in olds)
+        if not spec.enabled or self.stage is not Stage.RUNNING or spec.sharing == "session" or not up:
+            return await self.restart(name)
+        self.wish(name, Wish.UP)
+        why = "restarted by the operator, one after the other"
+        problem = await asyncio.shield(self.rolling.begin(name, olds, why, patient=False))
+        if problem:
+            return Outcome(ok=False, state=self._status(spec).state, reason=problem)
+        return await self._outcome(name, State.READY)
+
     async def reset_failed(self, name: str) -> Outcome:
         self._spec(name)
         if self.stage is not Stage.RUNNING:
@@ -137,12 +150,13 @@ class Fleet(Engine):
                 return operators.report(changes, new, dry_run=True)
             if self.stage is not Stage.RUNNING:
                 raise Overloaded("the daemon is stopping")
-            self.apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
+            replacing = self.apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
             for name in changes.removed:
                 self.wish(name, None)
             report = operators.report(changes, new)
             self.tell("", operators.summary(report))
-            return await operators.with_failures(report, list(self.instances.values()))
+            slots = [one for name in new.servers for one in self.slots_of(name)]
+            return await operators.with_failures(report, slots, replacing)
 
     def events(self, after: int) -> Feed:
         return self.log.feed(after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,20 +79,30 @@ def summary(done: ReloadReport) -> str:
     return f"registry reloaded: {'; '.join(parts) or 'no server changed'}"
 
 
-async def with_failures(done: ReloadReport, instances: Sequence[Instance]) -> ReloadReport:
-    """`done`, with what went wrong with the servers that were touched, as far as that is known soon."""
+async def with_failures(
+    done: ReloadReport, instances: Sequence[Instance], replacing: Mapping[str, asyncio.Future[str]]
+) -> ReloadReport:
+    """`done`, with what went wrong with the servers that were touched, as far as that is known soon. `replacing` are
+    those whose old instances serve until there are new ones."""
     names = {*done.added, *done.restarted, *done.changed_live}
     touched = [one for one in instances if one.spec.name in names]
     try:
         async with asyncio.timeout(RELOAD_PATIENCE):
             for one in touched:
                 await one.settled()
+            for problem in replacing.values():
+                await asyncio.shield(problem)
     except TimeoutError:
         pass  # a slow start is no failure; events will tell
     failures = [
         f"servers.{one.spec.name}: {phase.exit}"
         for one in touched
         if isinstance(phase := one.machine.phase, Failed | Waiting)
+    ]
+    failures += [
+        f"servers.{server}: {problem.result()}"
+        for server, problem in replacing.items()
+        if problem.done() and problem.result()
     ]
     return msgspec.structs.replace(done, problems=(*done.problems, *failures))
 

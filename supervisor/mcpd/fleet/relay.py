@@ -297,7 +297,10 @@ class Relay:
                     link.noise(frame)
                 return
             for effect in effects:
-                self._do(effect)
+                if type(effect) is Deliver:
+                    effect.sink.deliver(effect.frame, effect.final)
+                else:
+                    self._do(effect)
 
         return receive
 

@@ -57,6 +57,8 @@ class Stop(Event):
 class Disable(Event):
     """The registry switches it off."""
 
+    why: str = "disabled in the registry"
+
 
 @dataclass(frozen=True, slots=True)
 class Rest(Event):

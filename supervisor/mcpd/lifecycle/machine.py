@@ -286,9 +286,7 @@ def _at_rest(phase: Phase, goal: Goal, at: float) -> Phase:
 
 def _why(event: Start | Restart | Stop | Disable | Rest) -> str:
     match event:
-        case Restart(why=why) | Stop(why=why) | Rest(why=why):
+        case Restart(why=why) | Stop(why=why) | Rest(why=why) | Disable(why=why):
             return why
         case Start(asked=asked, why=why):
             return "started by the operator" if asked else why
-        case Disable():
-            return "disabled in the registry"

@@ -7,14 +7,17 @@ import contextlib
 import os
 import random
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from mcpd.control.view import Outcome
 from mcpd.errors import McpdError
-from mcpd.lifecycle.states import State
+from mcpd.fleet.place import Role
+from mcpd.lifecycle.states import LIVE, State
 from support.fleets import Ship, load_registry, sailing, within, write_registry
+from support.processes import DEADLINE
 
 pytestmark = pytest.mark.anyio
 
@@ -61,21 +64,32 @@ async def test_the_last_word_counts(tmp_path: Path, seed: int) -> None:
                 await asyncio.sleep(0)  # commands are carried out in the order in which they are given
                 look(ship, seen)
         for name, state in wished.items():
-            await ship.until(name, state)
-            assert ship.instance(name).spec.env["MODE"] == ship.fleet.registry.servers[name].env["MODE"]
+            await settled(ship, name, state)
+            assert ship.slot(name).spec.env["MODE"] == ship.fleet.registry.servers[name].env["MODE"]
         look(ship, seen)
 
 
+async def settled(ship: Ship, name: str, state: State) -> None:
+    """Return when of a server there is one instance left, in this state."""
+    async with asyncio.timeout(DEADLINE):
+        while [one.state for one in ship.fleet.instances_of(name)] != [state]:
+            await asyncio.sleep(0.001)
+
+
 def look(ship: Ship, seen: set[int]) -> None:
-    """The kernel's word: of all processes that were ever started, at most one a server is alive."""
-    running = {one.incarnation.child.pid for one in ship.fleet.instances.values() if one.incarnation is not None}
+    """The kernel's word: of all processes that were ever started only those are alive that the fleet knows of; and of
+    these, one a server serves, one may be about to take its place, and the others are being ended."""
+    known = [one for one in ship.fleet.instances.values() if one.incarnation is not None]
+    running = {one.incarnation.child.pid for one in known if one.incarnation is not None}
     seen |= running
     assert {pid for pid in seen if os.path.exists(f"/proc/{pid}")} <= running
-    assert len(running) <= len(NAMES)
+    kept = Counter((one.name, one.place.role) for one in known if one.place.role is not Role.RETIRED)
+    assert max(kept.values(), default=0) <= 1
+    assert all(one.state not in LIVE for one in known if one.place.role is Role.RETIRED)
 
 
 def kill(ship: Ship, name: str, number: int) -> None:
-    incarnation = ship.instance(name).incarnation
+    incarnation = ship.slot(name).incarnation
     if incarnation is not None and incarnation.child.status is None and incarnation.child.server_pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(incarnation.child.server_pid, number)
