@@ -178,10 +178,21 @@ def _runtime_dir_of(path: str | None) -> str | None:
     try:
         value = tomllib.loads(data.decode()).get("daemon", {}).get("runtime_dir")
     except ValueError as problem:
-        raise ValueError(f"{path}: {problem}; mcpd check says more") from None
+        value = _apparent_runtime_dir(data)
+        if value is None:
+            raise ValueError(f"{path}: {problem}; mcpd check says more") from None
     if value is None:
         return None
     return os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(str(value)))
+
+
+def _apparent_runtime_dir(data: bytes) -> str | None:
+    """What a broken registry seems to say: whoever is in the middle of editing one can still reach the daemon that
+    runs, and be told by it what is wrong."""
+    import re
+
+    found = re.search(rb"""^[ \t]*runtime_dir[ \t]*=[ \t]*(?:"([^"\\\r\n]+)"|'([^'\r\n]+)')""", data, re.MULTILINE)
+    return (found[1] or found[2]).decode(errors="surrogateescape") if found else None
 
 
 def reach(places: Sequence[str]) -> socket.socket:

@@ -575,6 +575,14 @@ def test_the_socket_is_looked_for_where_the_daemon_puts_it(tmp_path: Path) -> No
     assert socket_paths(options(), {"MCPD_DAEMON__RUNTIME_DIR": "/e"}, 7) == ["/e/mcp.sock"]
 
 
+@pytest.mark.parametrize("line", ['runtime_dir = "run"', "  runtime_dir='run' # here"])
+def test_a_registry_that_is_being_edited_still_says_where_the_daemon_is(tmp_path: Path, line: str) -> None:
+    torn = tmp_path / "torn.toml"
+    torn.write_text(f"[daemon]\n{line}\n[servers.a\n")
+
+    assert socket_paths(options(config=str(torn)), {}, 7) == [f"{tmp_path}/run/mcp.sock"]
+
+
 def test_a_registry_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("runtime_dir = [")
