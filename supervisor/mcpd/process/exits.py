@@ -31,7 +31,7 @@ _SHORTAGES = tuple(map(os.strerror, (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, e
 """What is said where it is no fault of the command or the sandbox, and may go well the next time."""
 _BWRAP_FAILED = re.compile(rb"^bwrap: (.*)$", re.MULTILINE)
 _SETPRIV_FAILED = re.compile(rb"^(setpriv: .*)\s*\Z", re.MULTILINE)
-_ULIMIT_FAILED = re.compile(rb"^" + EXEC_MARK.encode() + rb": (?:line )?\d+: (ulimit: .*)\s*\Z", re.MULTILINE)
+_PREPARING_FAILED = re.compile(rb"^" + EXEC_MARK.encode() + rb": (?:line )?\d+: ((?:ulimit|cd): .*)\s*\Z", re.MULTILINE)
 _GATE_FAILED = re.compile(rb"^" + GATE_MARK.encode() + rb": (?:line )?\d+: (?:exec: )?(.*)\s*\Z", re.MULTILINE)
 _SETUP_CODES = (1, 2, 127)
 
@@ -79,7 +79,7 @@ def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) ->
     """
     if reported in _SHELL_CODES and (refused := _SHELL_EXEC_FAILED.search(stderr)):
         return failed(reported, "exec", _text(refused[1]))
-    setup = _SETPRIV_FAILED.search(stderr) or _ULIMIT_FAILED.search(stderr)
+    setup = _SETPRIV_FAILED.search(stderr) or _PREPARING_FAILED.search(stderr)
     if reported in _SETUP_CODES and setup:
         return failed(reported, "sandbox", _text(setup[1]))
     if reported is not None:

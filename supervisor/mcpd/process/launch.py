@@ -8,6 +8,7 @@ import fcntl
 import os
 import resource
 import secrets
+import shlex
 import signal
 import sys
 import threading
@@ -162,6 +163,8 @@ def _inside(plan: LaunchPlan) -> list[str]:
     script = _TAKE_PIPES
     if plan.limits.processes is not None:  # bash calls it -u, dash -p
         script = f"ulimit -u {plan.limits.processes} 2>/dev/null || ulimit -p {plan.limits.processes} && {script}"
+    if plan.user is not None:  # only now: the directory may be closed to everybody but this user
+        script = f"cd -- {shlex.quote(plan.cwd)} && {{ {script}; }}"
     return [*words, "/bin/sh", "-c", script, EXEC_MARK]
 
 

@@ -170,7 +170,7 @@ def _unsandboxed(
         if facts.setpriv is None:
             raise SpawnError("sandbox", "servers do not run as root, and setpriv is missing: install util-linux")
         binds = [Bind(path, path) for path in premises.ground.paths if _below_any(path, premises.closed)]
-        wrapper = bubblewrap.pid_namespace_for_user(facts.bwrap, cwd, premises.closed, binds, premises.home)
+        wrapper = bubblewrap.pid_namespace_for_user(facts.bwrap, "/", premises.closed, binds, premises.home)
     elif facts.bwrap is not None:
         wrapper = bubblewrap.pid_namespace(facts.bwrap, cwd)
     return LaunchPlan(
@@ -211,7 +211,7 @@ def _contained(
         links=premises.ground.links,
         files={path: DATA_FD + 1 + at for at, path in enumerate(files)},
         filter=DATA_FD,
-        cwd=cwd,
+        cwd=cwd if premises.user is None else "/",  # as which user it is entered counts
         tmp_size=rules.tmp_size,
         home=Bind(premises.state, bubblewrap.HOME, writable=True) if premises.state is not None else None,
         share_network=rules.network == "host",

@@ -78,9 +78,10 @@ async def test_home_is_private_and_gone_or_kept(tmp_path: Path) -> None:
     text = "pwd; cat ~/note 2>/dev/null || echo none; echo kept > ~/note"
     async with boxes(tmp_path) as make:
         for home, second in (("tmpfs", "none"), ("state", "kept")):
-            server = shell(f"cd; {text}", profile="strict", home=home, name=home)
+            server = shell(f"[ $PWD != / ] || cd; {text}", profile="strict", home=home, name=home)
             assert await make(server).lines() == ["/home/mcp", "none"]
-            assert await make(server).lines() == ["/home/mcp", second]
+            elsewhere = server.model_copy(update={"cwd": tmp_path})  # not granted: its home is where it is started
+            assert await make(elsewhere).lines() == ["/home/mcp", second]
     kept = tmp_path / "state" / "servers" / "state"
     assert (kept / "note").read_text() == "kept\n"
     assert kept.stat().st_mode & 0o777 == 0o700
