@@ -11,7 +11,7 @@ import pytest
 
 from mcpd.errors import ServerFault
 from mcpd.fleet.calls import ErrorAnswer, OwnCalls
-from mcpd.fleet.handshake import MAX_ENTRIES, MAX_PAGES, Lobby, fetch_lists, shake_hands
+from mcpd.fleet.handshake import MAX_ENTRIES, MAX_PAGES, Lobby, discover, fetch_lists, shake_hands
 from mcpd.routing.info import Lists
 from mcpd.wire import jsonrpc
 
@@ -49,6 +49,43 @@ class Peer:
 
     async def lists(self, *kinds: Any, known: Lists = Lists()) -> Lists:  # noqa: B008 - frozen
         return await fetch_lists(self.calls, kinds, known, self.notes.append, timeout=5.0)
+
+
+ABOUT = {"io.modelcontextprotocol/serverInfo": {"name": "x", "version": "1"}}
+FOUND = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "instructions": "Hi", "_meta": ABOUT}
+
+
+async def test_a_server_without_a_handshake_is_discovered_and_told_each_time_who_asks() -> None:
+    peer = Peer(server_discover=FOUND, tools_list={"tools": [{"name": "a"}]})
+
+    info = await discover(peer.calls, "0.1", peer.notes.append)
+
+    assert (info.era, info.protocol_version, info.instructions) == ("per-request", "2026-07-28", "Hi")
+    assert json.loads(info.server_info) == {"name": "x", "version": "1"}
+    assert json.loads(info.result) == FOUND
+    assert info.lists == Lists(tools=(b'{"name": "a"}',))
+    assert [method for method, _ in peer.asked] == ["server/discover", "tools/list"]
+    for _, params in peer.asked:
+        assert params["_meta"] == {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "mcpd", "version": "0.1"},
+        }
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({**FOUND, "supportedVersions": ["2031-01-01"]}, "it serves the revisions 2031-01-01"),
+        ({**FOUND, "supportedVersions": []}, "it serves the revisions none"),
+        ({**FOUND, "supportedVersions": 7}, "makes no sense"),
+        ({"supportedVersions": ["2026-07-28"]}, "has no 'capabilities'"),
+        ({"capabilities": {}}, "has no 'supportedVersions'"),
+    ],
+)
+async def test_a_discovery_that_is_of_no_use(answer: Any, why: str) -> None:
+    with pytest.raises(ServerFault, match=why):
+        await discover(Peer(server_discover=answer).calls, "0.1", print)
 
 
 async def test_it_introduces_itself_as_mcpd_and_says_when_it_is_initialised() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -59,3 +60,28 @@ async def test_any_answer_is_life_an_error_too() -> None:
 
 async def test_silence_and_a_full_pipe_are_failures_and_it_goes_on() -> None:
     assert await outcomes(None, b"full", b'"result":{}') == [False, False, True]
+
+
+async def test_a_server_without_a_handshake_is_asked_what_it_is() -> None:
+    asked: list[dict[str, Any]] = []
+    done = asyncio.Event()
+
+    def offer(frame: bytes) -> bool:
+        asked.append(json.loads(frame))
+        done.set()
+        return True
+
+    calls = OwnCalls(offer)
+    calls.client = b'{"name":"mcpd","version":"1"}'
+    probing = asyncio.ensure_future(probe_for_ever(SPEC, calls, SystemClock(), lambda asked_at, answered: None))
+    async with asyncio.timeout(5):
+        await done.wait()
+        calls.close("it is gone")
+        await probing
+
+    assert asked[0]["method"] == "server/discover"
+    assert asked[0]["params"]["_meta"] == {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "mcpd", "version": "1"},
+    }

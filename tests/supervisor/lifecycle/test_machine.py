@@ -45,6 +45,7 @@ from mcpd.lifecycle.events import (
     Stop,
     TimerFired,
     Unready,
+    WrongEra,
 )
 from mcpd.lifecycle.machine import RETRY_KILL, Lifecycle, restarts
 from mcpd.lifecycle.phases import Exit, Waiting
@@ -142,6 +143,27 @@ def test_a_condemned_one_is_ended_without_drain_and_its_cause_is_the_reason() ->
 
     assert one.last_exit == Exit(Result.WATCHDOG, "no sign of life for 15 s; killed by SIGTERM")
     assert one.state is State.BACKOFF
+
+
+def test_one_that_refuses_an_era_is_started_again_at_once_and_has_not_failed() -> None:
+    one = machine(RestartPolicy.NO)
+    feed(one, Start(0.0), Spawned(0.1))
+
+    assert feed(one, WrongEra(0.2, "refused")) == [Detach("refused"), End(drain=False)]
+    effects = feed(one, Exited(0.3, Result.EXIT_CODE, "exit code 1"), Gone(0.3))
+
+    assert one.state is State.STARTING
+    assert effects[-1] == Launch(2)
+    assert (one.restarts, one.last_exit) == (0, Exit(Result.SUCCESS, "exit code 1"))
+
+
+def test_a_stop_counts_also_while_the_other_era_is_to_be_tried() -> None:
+    one = machine()
+    feed(one, Start(0.0), Spawned(0.1), WrongEra(0.2, "refused"), Stop(0.3))
+
+    feed(one, Exited(0.4, Result.SUCCESS, "exit code 0"), Gone(0.4))
+
+    assert one.state is State.STOPPED
 
 
 def test_an_operators_stop_of_a_condemned_one_keeps_the_cause_but_ends_in_stopped() -> None:

@@ -20,6 +20,7 @@ from mcpd.lifecycle.reconcile import (
     Renew,
     Wish,
     instance_keys,
+    is_second_era,
     reconcile,
 )
 from mcpd.lifecycle.states import State
@@ -44,6 +45,11 @@ def test_a_pool_has_an_instance_for_each_number() -> None:
     created = [action.key for action in reconcile({"time": pool}, {}, {}) if isinstance(action, Create)]
 
     assert created == ["time", "time@2", "time@3"]
+
+
+def test_a_server_of_both_eras_has_an_instance_more() -> None:
+    assert instance_keys(spec(era="both", instances=2)) == ("time", "time@2", "time@per-request")
+    assert [key for key in instance_keys(spec(era="both")) if is_second_era(key)] == ["time@per-request"]
 
 
 def test_a_smaller_pool_loses_the_highest_numbers() -> None:
