@@ -62,7 +62,7 @@ OTHER = {
     "instances": 2,
     "era": "handshake",
     "roots": ("file:///x",),
-    "sandbox": SandboxSpec(profile="strict"),
+    "sandbox": SandboxSpec(profile="filesystem"),
     "limits": {"pids": 3},
     "package": "npm:x@1",
     "enabled": False,
