@@ -65,7 +65,7 @@ def run(
     os.umask(0o077)
     settings = registry.daemon
     make_private(settings.state_dir, "daemon.state_dir")
-    make_private(settings.state_dir / "logs", "daemon.state_dir")
+    make_private(settings.logs_dir, "daemon.logs_dir")
     with RuntimeDir(settings.runtime_dir):
         tree.become_subreaper()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -265,6 +265,8 @@ class Daemon:
             report = await self.fleet.reload(dry_run=False)
         except ConfigError as problem:
             log.error("reload.refused", problems=[str(one) for one in problem.problems])
+        except Exception:
+            log.exception("reload.failed")
         else:
             log.info("reload.done", added=report.added, removed=report.removed, restarted=report.restarted)
 

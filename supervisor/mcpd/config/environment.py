@@ -76,14 +76,16 @@ def config_home(environ: Mapping[str, str]) -> Path:
 
 
 def directories(environ: Mapping[str, str], config_dir: Path) -> dict[str, str]:
-    """state_dir, runtime_dir and secrets_dir where the registry does not name them.
+    """state_dir, runtime_dir and secrets_dir where the registry does not name them; logs_dir only under systemd.
 
     Under systemd from systemd.exec(5)'s variables, else by the XDG base directory specification.
     """
     state_home = _absolute(environ, "XDG_STATE_HOME") or home(environ) / ".local" / "state"
     runtime_home = _absolute(environ, "XDG_RUNTIME_DIR")
     runtime = runtime_home / "mcpd" if runtime_home else Path("/tmp") / f"mcpd-{os.getuid()}"  # noqa: S108 - made 0700, owner checked
+    logs = _first(environ, "LOGS_DIRECTORY")
     return {
+        **({"logs_dir": str(logs)} if logs is not None else {}),
         "state_dir": str(_first(environ, "STATE_DIRECTORY") or state_home / "mcpd"),
         "runtime_dir": str(_first(environ, "RUNTIME_DIRECTORY") or runtime),
         "secrets_dir": str(_absolute(environ, "CREDENTIALS_DIRECTORY") or config_dir / "secrets"),

@@ -39,6 +39,7 @@ def protected(daemon: DaemonSettings, registry: Path, home: Path) -> Protected:
         (str(daemon.state_dir), "daemon.state_dir"),
         (str(daemon.runtime_dir), "daemon.runtime_dir"),
         (str(daemon.secrets_dir), "daemon.secrets_dir"),
+        (str(daemon.logs_dir), "daemon.logs_dir"),
     ]
     unwritable = [
         (str(registry), "the registry"),

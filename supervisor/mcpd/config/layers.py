@@ -95,7 +95,7 @@ def anchor(data: Mapping[str, Any], base: Path, home: Path) -> dict[str, Any]:
         data,
         {"script": path, "python": program, "cwd": path, "command": command, "roots": roots, "sandbox": sandbox}
         | {"read": paths, "write": paths}
-        | dict.fromkeys(("state_dir", "runtime_dir", "secrets_dir", "tls_cert", "tls_key"), path),
+        | dict.fromkeys(("state_dir", "runtime_dir", "secrets_dir", "logs_dir", "tls_cert", "tls_key"), path),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mcpd.config.values import Bool, Int, Number, PositiveDuration, Size
 
@@ -30,12 +30,20 @@ class DaemonSettings(Table):
     state_dir: Path
     runtime_dir: Path
     secrets_dir: Path
+    logs_dir: Path
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     max_concurrent_starts: Annotated[Int, Field(ge=0), AfterValidator(_enough_starts)] = Field(
         default=0, validate_default=True
     )
     watch: Bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _logs_are_state(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "logs_dir" not in given and "state_dir" in given:
+            return {**given, "logs_dir": Path(str(given["state_dir"])) / "logs"}  # what is no path is told of state_dir
+        return given
 
 
 class FrontdoorSettings(Table):

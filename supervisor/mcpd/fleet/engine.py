@@ -400,7 +400,7 @@ class Engine:
         return self.stage is Stage.RUNNING
 
     def log_file(self, server: str) -> Path:
-        return self.registry.daemon.state_dir / "logs" / f"{server}.log"
+        return self.registry.daemon.logs_dir / f"{server}.log"
 
 
 def is_down(instance: Instance) -> bool:

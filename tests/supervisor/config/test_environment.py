@@ -36,12 +36,13 @@ def test_directories_without_the_variables(environ):
 def test_directories_of_systemd_come_first():
     environ = {"HOME": "/h", "XDG_STATE_HOME": "/x", "XDG_RUNTIME_DIR": "/x"}
     environ |= {"STATE_DIRECTORY": "/var/lib/mcpd:/var/lib/more", "RUNTIME_DIRECTORY": "/run/mcpd"}
-    environ |= {"CREDENTIALS_DIRECTORY": "/run/credentials/mcpd.service"}
+    environ |= {"CREDENTIALS_DIRECTORY": "/run/credentials/mcpd.service", "LOGS_DIRECTORY": "/var/log/mcpd"}
 
     assert directories(environ, CONFIG) == {
         "state_dir": "/var/lib/mcpd",
         "runtime_dir": "/run/mcpd",
         "secrets_dir": "/run/credentials/mcpd.service",
+        "logs_dir": "/var/log/mcpd",
     }
 
 

@@ -466,12 +466,47 @@ def test_environment_overrides_settings(tmp_path, environ):
 
 
 def test_problems_of_the_environment_name_the_variable(tmp_path, environ):
-    environ |= {"MCPD_FRONTDOOR__PROT": "1", "MCPD_DAEMON__LOG_LEVEL": "loud", "MCPD_DAEMON__WATCH": "true"}
+    environ |= {"MCPD_FRONTDOOR__PROT": "1", "MCPD_DAEMON__LOG_LEVEL": "loud", "MCPD_DAEMON__WATCH": "perhaps"}
 
     problems = problems_of(write(tmp_path, ""), environ)
 
     assert {problem.key for problem in problems} == set(environ) - {"HOME", "PATH"}
     assert {(problem.file, problem.line) for problem in problems} == {(None, None)}
+
+
+def test_logs_are_kept_with_the_state_unless_something_else_is_said(tmp_path, environ):
+    path = write(tmp_path, '[daemon]\nstate_dir = "state"\n')
+
+    assert load(path, environ).daemon.logs_dir == tmp_path / "state" / "logs"
+    assert load(path, environ | {"LOGS_DIRECTORY": "/var/log/mcpd"}).daemon.logs_dir == Path("/var/log/mcpd")
+    write(tmp_path, '[daemon]\nlogs_dir = "l"\n')
+    assert load(path, environ | {"LOGS_DIRECTORY": "/var/log/mcpd"}).daemon.logs_dir == tmp_path / "l"
+
+
+def test_what_was_missing_before_is_tolerated_and_nothing_else(tmp_path, environ):
+    path = write(tmp_path, '[servers.a]\ncommand = ["no-such-a"]\n')
+    known = load(path, environ, tolerate_missing=True).missing
+    assert [problem.key for problem in known] == ["servers.a.command"]
+
+    again = load(path.rename(path), environ, known_missing=known)
+    assert (again.missing, again.warnings) == (known, known)
+    write(tmp_path, '# moved\n\n[servers.a]\ncommand = ["no-such-a"]\n[servers.b]\ncommand = ["sh"]\n')
+    (moved,) = load(path, environ, known_missing=known).missing
+    assert moved.line == 4
+    for other in ('[servers.a]\ncommand = ["no-such-b"]\n', '[servers.a]\ncommand = ["no-such-a"]\ncwd = "gone"\n'):
+        write(tmp_path, other)
+        with pytest.raises(ConfigError, match=r"servers\.a\.c"):
+            load(path, environ, known_missing=known)
+
+
+def test_texts_can_stand_for_files(tmp_path, environ):
+    path = write(tmp_path, '[servers.a]\ncommand = ["sh"]\n')
+    other = tmp_path / "servers.d" / "b.toml"
+
+    assert set(load(path, environ, instead={other: '[servers.b]\ncommand = ["sh"]\ncwd = "/"\n'}).servers) == {"a", "b"}
+    assert set(load(path, environ, instead={path: ""}).servers) == set()
+    with pytest.raises(ConfigError, match=r"servers\.d/b\.toml:1: not valid TOML"):
+        load(path, environ, instead={other: "["})
 
 
 def test_runtime_dir_has_to_be_short_enough_for_a_socket(tmp_path, environ):
