@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from mcpd.errors import McpdError, Overloaded
+from mcpd.errors import McpdError
 from mcpd.frontdoor.asgi import EVENT_STREAM, JSON, Headers, Receive, Refusal, Reply, Scope, Send, refusal, refusal_of
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.direct_stream import DirectStream
@@ -23,7 +23,6 @@ from mcpd.wire import eras, jsonrpc, meta, methods, mirrored, sse
 from mcpd.wire.principal import Principal
 
 STREAM_AFTER: Final = 10.0  # seconds without an answer, after which an event stream keeps the connection alive
-IN_FLIGHT: Final = 8192  # requests of one principal that have no answer yet
 CACHED_SCHEMAS: Final = 1024
 
 PER_REQUEST: Final = frozenset(revision.encode() for revision in eras.PER_REQUEST_REVISIONS)
@@ -95,7 +94,7 @@ class PerRequest:
 
     def _client(self, message: jsonrpc.Message, headers: Headers, view: View, principal: Principal) -> meta.RequestMeta:
         """Who asks; raises WireError or Refusal if something is missing, or if headers and body do not agree."""
-        params = jsonrpc.members(message.params) if len(message.params) else {}
+        params = message.given
         client = meta.client_of(params)
         if client is None:
             raise jsonrpc.WireError(methods.INVALID_PARAMS, f"params._meta: {meta.VERSION} is missing")
@@ -127,8 +126,6 @@ class PerRequest:
         held = self._in_flight.get(answer.principal)
         if held is None:
             held = self._in_flight[answer.principal] = set()
-        if len(held) >= IN_FLIGHT:
-            raise Overloaded(f"{IN_FLIGHT} requests of this client are under way")
         if answer.listens:
             self.context.quota.take(answer.principal)
         held.add(answer)

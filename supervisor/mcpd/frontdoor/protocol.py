@@ -10,7 +10,9 @@ It also bounds what uvicorn does not: the size of a request's head, and the time
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
 import httptools
@@ -21,8 +23,7 @@ from mcpd.frontdoor.asgi import App, Header, Receive, Reply, Scope, Send, too_la
 from mcpd.frontdoor.exchange import Phase
 from mcpd.frontdoor.sockets import peer_of
 
-HEAD_LIMIT: Final = 64 * 1024
-REQUEST_TIMEOUT: Final = 60.0  # from a request's first byte to its last; from connecting to the first request's
+UNREAD_TIMEOUT: Final = 60.0  # for which a client may take nothing of what waits for it
 LINGER: Final = 2.0  # what a client has to read its refusal in
 JOINED: Final = 64 * 1024  # below this, head and body are copied into one buffer; above, written one after the other
 
@@ -70,6 +71,16 @@ class DirectApp(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a connection may cost. `limited` counts those that were ended, by the bound that they reached."""
+
+    head: int = 64 * 1024
+    request_timeout: float = 60.0  # from a request's first byte to its last; from connecting to the first request's
+    connections: int = 4096
+    limited: Counter[str] = field(default_factory=Counter)
+
+
 class State(ServerState):
     """What all connections share; `dated` is the Date header's line."""
 
@@ -112,14 +123,18 @@ class Connection(HttpToolsProtocol):
         "_direct_path",
         "_exchange",
         "_head_bytes",
+        "_idle_since",
         "_in_head",
         "_incomplete_since",
         "_turn",
+        "_unread",
+        "_unread_since",
         "_upgraded",
         "extensions",
     )
     peers: Collection[int] | None = None
     direct: DirectApp | None = None
+    bounds = Bounds()
     server_state: State
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -131,7 +146,13 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._incomplete_since = self.loop.time()
+        self._idle_since = 0.0
+        self._unread = 0
+        self._unread_since = 0.0
         self._upgraded: RequestResponseCycle | None = None
+        if len(self.connections) > self.bounds.connections:
+            self.bounds.limited["connections"] += 1
+            transport.abort()
         if self.peers is not None and peer_of(transport.get_extra_info("socket")).uid not in self.peers:
             transport.abort()
 
@@ -147,17 +168,35 @@ class Connection(HttpToolsProtocol):
             self.server_state.deserted.set()
 
     def expire(self, now: float) -> None:
-        """Close the connection if a request has been incomplete for too long; to be called now and then."""
-        since = self._incomplete_since
-        if since and now - since > REQUEST_TIMEOUT and not self.flow.read_paused:
+        """Close the connection if a request has been incomplete for too long, or if none has come for the time that
+        uvicorn would have set a timer for after each response; to be called now and then."""
+        since, idle = self._incomplete_since, self._idle_since
+        if since and now - since > self.bounds.request_timeout and not self.flow.read_paused:
+            self.bounds.limited["slow-request"] += 1
             self._hang_up(Reply(408))
+        elif idle and now - idle > self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
+
+        if self.flow.write_paused:
+            self._expire_unread(now)
+        else:
+            self._unread = 0
+
+    def _expire_unread(self, now: float) -> None:
+        """Close the connection if its client has taken nothing of what waits for it for too long."""
+        unread = self.transport.get_write_buffer_size()
+        if not self._unread or unread < self._unread:
+            self._unread, self._unread_since = unread, now
+        elif now - self._unread_since > UNREAD_TIMEOUT:
+            self.bounds.limited["slow-reader"] += 1
+            self.transport.abort()
 
     # parsing
 
     def data_received(self, data: bytes) -> None:
         if self.parser is None:
             return  # it was refused
-        self._unset_keepalive_if_required()
+        self._idle_since = 0.0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -167,7 +206,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT:
+            if self._head_bytes > self.bounds.head:
+                self.bounds.limited["head"] += 1
                 self._hang_up(Reply(431))
 
     def on_message_begin(self) -> None:
@@ -224,7 +264,13 @@ class Connection(HttpToolsProtocol):
         self._serve(path, body)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        if self.pipeline:
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            if not self.transport.is_closing():
+                self.flow.resume_reading()
+                self._idle_since = self.loop.time()
         cycle = self.cycle
         if cycle is not None and cycle.response_complete and (cycle is self._turn or not cycle.more_body):  # type: ignore[comparison-overlap]
             # a connection that waits for its next request need not hold the last one
@@ -236,6 +282,7 @@ class Connection(HttpToolsProtocol):
         direct = self.direct
         assert direct is not None
         if self._body_bytes > direct.max_body:
+            self.bounds.limited["body"] += 1
             outcome: Outcome = too_large(direct.max_body).reply
         else:
             scope: Scope = {
@@ -337,6 +384,5 @@ class Connection(HttpToolsProtocol):
         self._reply(reply)
         if linger:
             # to close while unread bytes are there would throw away the reply on its way (RFC 9112, section 9.6)
-            self._unset_keepalive_if_required()
             self.transport.write_eof()
             self.timeout_keep_alive_task = self.loop.call_later(LINGER, self.transport.abort)

@@ -22,7 +22,6 @@ WINDOW = 0.03  # seconds in which further questions of the same call are collect
 MAX_PARKED = 4096
 MAX_PARKED_A_PRINCIPAL = 256
 HANDLE_MARK = "mcpd:"
-_HANDLE_BYTES = b'"mcpd:'
 
 
 class ParkingLot:
@@ -163,13 +162,10 @@ class ParkingLot:
         return effects
 
 
-def handle_of(params: Bytes) -> str | None:
+def handle_of(message: Message) -> str | None:
     """The `requestState` of a retry, where it is one that we gave."""
-    raw = bytes(params)
-    if _HANDLE_BYTES not in raw and b"\\" not in raw:
-        return None
-    found = members(raw)
-    state = text(found["requestState"]) if "requestState" in found else ""
+    given = message.given
+    state = text(given["requestState"]) if "requestState" in given else ""
     return state if state.startswith(HANDLE_MARK) else None
 
 

@@ -34,6 +34,7 @@ from mcpd.wire.jsonrpc import (
 
 Handler = Callable[[Call, Message, float], Sequence[Effect]]
 EMPTY = b"{}"
+BACKSLASH = ord("\\")
 OF_TOOLS = frozenset({"tools", "logging"})  # capabilities of which a client has use that may use tools only
 # A view of several servers claims all of these, so that a server that is added, or comes up late, is of use to
 # clients that read capabilities only once.
@@ -95,7 +96,7 @@ class Requests:
         if session.protocol_version is None and method not in (methods.INITIALIZE, methods.PING):
             return self.fail(call, methods.INVALID_REQUEST, f"{method} before initialize: send initialize first")
         try:
-            if newer and method in methods.INTERACTIVE and (handle := handle_of(message.params)) is not None:
+            if newer and method in methods.INTERACTIVE and (handle := handle_of(message)) is not None:
                 resumed = self._parking.resume(call, handle, message, at)
                 if resumed is None:
                     why = "requestState: not known (any more), or not for this request; call again without it"
@@ -124,12 +125,21 @@ class Requests:
                 return self._lists[method](call, message, at)
             if self._state.journal is not None and method in methods.INTERACTIVE:
                 call.name = named(method, bytes(message.params))
-            return self.forward(call, server, message, bytes(message.params), at)
+            return self.forward(call, server, message, bytes(message.params), at, message.given if newer else None)
         except WireError as problem:
             return self.fail(call, problem.code, problem.message)
 
-    def forward(self, call: Call, server: Server, message: Message, params: bytes, at: float) -> Sequence[Effect]:
-        """Hand a request to an instance of a server, or keep it until there is one that can take it."""
+    def forward(
+        self,
+        call: Call,
+        server: Server,
+        message: Message,
+        params: bytes,
+        at: float,
+        found: Mapping[str, Bytes] | None = None,
+    ) -> Sequence[Effect]:
+        """Hand a request to an instance of a server, or keep it until there is one that can take it. `found`: the
+        members of `params`, where they are known."""
         session = call.session
         call.server = server.name
         upstream = server.pick(session)
@@ -147,7 +157,7 @@ class Requests:
         if upstream.era is not session.era:
             if upstream.era is Era.HANDSHAKE:
                 assert session.client is not None
-                params = meta.without_client(params, session.client)
+                params = meta.without_client(params, session.client, members(params) if found is None else found)
                 if call.method in methods.INTERACTIVE:
                     call.message = message
                     call.parking = Parking()
@@ -171,7 +181,8 @@ class Requests:
     ) -> Sequence[Effect]:
         """Write a request to an instance, under an id and a progress token of ours."""
         number = self._state.next_id()
-        if b"progressToken" in params or (b"\\" in params and b"\\u" in params):  # one byte is found 50 times as fast
+        # one byte is found 50 times as fast, and from the end what is not there several times as fast
+        if params.rfind(b"progressToken") >= 0 or (BACKSLASH in params and params.rfind(b"\\u") >= 0):
             params = mint_token(call, number, params)
         if call.rounds is not None:
             session = call.session
@@ -354,7 +365,7 @@ class Requests:
         return handle
 
     def _call_tool(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        found: Mapping[str, Bytes] = members(message.params)
+        found: Mapping[str, Bytes] = message.given
         public = text(found.get("name", b"null"))
         if call.session.compact:
             arguments = found.get("arguments", b"{}")
@@ -374,9 +385,10 @@ class Requests:
         call.name = own
         if call.session.prefixed:
             call.on_result = self._learner(server.name)
-        unchanged = own == public and not call.session.compact
-        params = bytes(message.params) if unchanged else pack({**found, "name": dump(own)})
-        return self.forward(call, server, message, params, at)
+        if own == public and not call.session.compact:
+            return self.forward(call, server, message, bytes(message.params), at, found)
+        found = {**found, "name": dump(own)}
+        return self.forward(call, server, message, pack(found), at, found)
 
     def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)

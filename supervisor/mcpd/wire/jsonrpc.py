@@ -52,6 +52,7 @@ class Message(msgspec.Struct, gc=False):
     error: Raw = ABSENT
     jsonrpc: str = ""
     extra: Raw = msgspec.field(default=ABSENT, name="(further members)")  # further members, as `,"key":value`
+    parts: dict[str, Raw] | None = msgspec.field(default=None, name="(params)")  # what `given` remembers
 
     @property
     def is_request(self) -> bool:
@@ -70,12 +71,21 @@ class Message(msgspec.Struct, gc=False):
         """The id as bytes that compare equal exactly if the ids are equal: `1` is not `"1"`."""
         return bytes(self.id)
 
+    @property
+    def given(self) -> dict[str, Raw]:
+        """The members of `params`, taken apart once; none where there are no params. Raises WireError as `members`."""
+        if self.parts is None:
+            self.parts = members(self.params) if len(self.params) else {}
+        return self.parts
+
 
 _ENVELOPE = msgspec.json.Decoder(Message)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _ANY = msgspec.json.Decoder()
+_LF, _CR, _BACKSLASH = b"\n\r\\"  # as numbers: bytes look for a number without asking first what it is
 _LARGE = 8192
+_SHALLOW = 2 * MAX_DEPTH  # every bracket that opens is closed: in a shorter frame there cannot be too many
 # {"jsonrpc":"2.0"} and, for each other member, its key, two quotes, a colon and a comma
 _BARE = 17
 _ENVELOPE_MEMBERS = frozenset({"id", "method", "params", "result", "error", "jsonrpc"})
@@ -96,14 +106,14 @@ def decode(frame: bytes) -> Message:
     except (msgspec.DecodeError, RecursionError):
         _check_depth(frame)
         return _decode_exactly(frame)
-    if b"\n" in frame or b"\r" in frame:
+    if _LF in frame or _CR in frame:
         return decode(frame.translate(None, b"\r\n"))
     if len(frame) > _LARGE:
         if _opens_often(frame):
             _check_depth(frame)
-    elif frame.count(b"{") + frame.count(b"[") > MAX_DEPTH:
+    elif len(frame) > _SHALLOW and frame.count(b"{") + frame.count(b"[") > MAX_DEPTH:
         _check_depth(frame)
-    if len(frame) != _compact_length(message) or b"\\" in (id := bytes(message.id)):
+    if len(frame) != _compact_length(message) or _BACKSLASH in (id := bytes(message.id)):
         return _decode_exactly(frame)
     _check(message, id)
     return message
@@ -203,7 +213,7 @@ def members(raw: Bytes) -> dict[str, Raw]:
     except (msgspec.DecodeError, RecursionError):
         return _scan(frame)
     length = 1 + 4 * len(found) + sum(map(len, found)) + sum(map(len, found.values()))
-    if len(frame) in (length, length + (not found)) and b"\n" not in frame and b"\r" not in frame:
+    if len(frame) in (length, length + (not found)) and _LF not in frame and _CR not in frame:
         return found
     spaced = (
         b"{" + b", ".join(b'"%b": %b' % (key.encode(errors="replace"), value) for key, value in found.items()) + b"}"

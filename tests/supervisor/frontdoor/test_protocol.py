@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcpd.frontdoor import protocol, streamable_http
+from mcpd.frontdoor.listener import KEEP_ALIVE
 from support import door as door_module
 from support.door import BOTH, TOKEN, Client, Door, call, initialize, open_door
 
@@ -273,13 +274,29 @@ async def test_a_request_that_is_never_complete_is_given_up(begun: bytes | None,
             await other.initialize()
         now = asyncio.get_running_loop().time()
         for connection in list(door.listener._server.server_state.connections):
-            connection.expire(now + protocol.REQUEST_TIMEOUT - 5)  # type: ignore[attr-defined]
+            connection.expire(now + protocol.Bounds().request_timeout - 5)  # type: ignore[attr-defined]
         assert not raw.reader.at_eof()
         for connection in list(door.listener._server.server_state.connections):
-            connection.expire(now + protocol.REQUEST_TIMEOUT + 5)  # type: ignore[attr-defined]
+            connection.expire(now + protocol.Bounds().request_timeout + 5)  # type: ignore[attr-defined]
         got = await raw.closed()
 
         assert got.startswith(b"HTTP/1.1 408 ") or (begun is None and lane == "asgi")
+
+
+async def test_a_connection_without_a_next_request_is_closed() -> None:
+    async with session() as (door, id, raw):
+        raw.send(post(id, call(1, "echo")))
+        await raw.answer()
+        now = asyncio.get_running_loop().time()
+        for connection in list(door.listener._server.server_state.connections):
+            connection.expire(now + KEEP_ALIVE - 5)  # type: ignore[attr-defined]
+        raw.send(post(id, call(2, "echo")))
+        assert (await raw.answer())["id"] == 2
+
+        now = asyncio.get_running_loop().time()
+        for connection in list(door.listener._server.server_state.connections):
+            connection.expire(now + KEEP_ALIVE + 5)  # type: ignore[attr-defined]
+        assert await raw.closed() == b""
 
 
 async def test_a_call_that_takes_long_is_not_given_up() -> None:
