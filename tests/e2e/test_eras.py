@@ -11,7 +11,13 @@ import anyio
 import mcp_types as types
 import pytest
 from mcp import Client
-from mcp.client.subscriptions import PromptsListChanged, ResourceUpdated, Subscription, ToolsListChanged
+from mcp.client.subscriptions import (
+    PromptsListChanged,
+    ResourceUpdated,
+    Subscription,
+    SubscriptionLost,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 
 from e2e.clients import Recorder, Way, text_of, transport
@@ -297,6 +303,45 @@ async def test_a_client_that_finds_out_uses_the_newest_revision(daemon: Daemon, 
         assert client.server_info.name == ("mcpd" if scope == "all" else "everything")
         tool = way.name("older", "test_simple_text")
         assert text_of(await client.call_tool(tool, {})) == "This is a simple text response for testing."
+
+
+async def test_a_client_by_connect_lives_through_the_end_of_the_daemon() -> None:
+    """It never sends `initialize`: what it had under way ends with errors, and the next request is served."""
+    with running(python_server("older", EVERYTHING, "--handshake-only")) as daemon:
+        heard, lost = Recorder(), anyio.Event()
+        async with client_for(daemon, PER_REQUEST, Way("stdio", "older"), heard) as client:
+
+            async def wait() -> None:
+                with pytest.raises(MCPError, match="lost while this request was in flight"):
+                    await client.call_tool("test_wait", {}, progress_callback=heard.on_progress)
+                lost.set()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await heard.until(lambda: heard.progress)
+                async with client.listen(tools_list_changed=True) as changes:
+                    await anyio.to_thread.run_sync(daemon.kill)
+                    with pytest.raises(SubscriptionLost):
+                        await next_of(changes, ToolsListChanged)
+                await lost.wait()
+
+            await anyio.to_thread.run_sync(daemon.start)
+            assert text_of(await client.call_tool("test_simple_text", {}))
+            async with client.listen(tools_list_changed=True) as changes:
+                await client.call_tool("test_trigger_tool_change", {})
+                await next_of(changes, ToolsListChanged)
+
+
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+async def test_subscriptions_end_gracefully_when_the_daemon_stops(transport: str) -> None:
+    with running(python_server("older", EVERYTHING, "--handshake-only")) as daemon:
+        async with (
+            client_for(daemon, PER_REQUEST, Way(transport, "older"), Recorder()) as client,
+            client.listen(tools_list_changed=True) as changes,
+        ):
+            await anyio.to_thread.run_sync(daemon.stop)
+            with anyio.fail_after(DEADLINE):
+                assert [change async for change in changes if not isinstance(change, ToolsListChanged)] == []
 
 
 async def test_what_runs_and_in_which_era(daemon: Daemon) -> None:
