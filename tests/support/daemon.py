@@ -212,6 +212,9 @@ class Daemon:
     def ctl_json(self, *args: str) -> Any:
         return json.loads(self.ctl(*args, "--json").stdout)
 
+    def ctl_json_lines(self, *args: str) -> list[Any]:
+        return [json.loads(line) for line in self.ctl(*args, "--json").stdout.splitlines()]
+
     def states(self) -> dict[str, str]:
         """The state of each server."""
         return {server.name: server.state for server in self.control.servers()}
