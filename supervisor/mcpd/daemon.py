@@ -33,6 +33,7 @@ from mcpd.frontdoor.guard import Guard
 from mcpd.frontdoor.legacy_sse import LegacySse
 from mcpd.frontdoor.listener import Listener
 from mcpd.frontdoor.local_socket import LocalSocket
+from mcpd.frontdoor.protocol import Bounds
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.streamable_http import StreamableHttp
 from mcpd.frontdoor.ticker import Ticker
@@ -151,13 +152,13 @@ class Daemon:
     def _build_front_door(self, authenticator: Authenticator) -> None:
         registry = self._registry
         self._ticker = Ticker(self._clock)
+        if self._tokens is not None:
+            self._tokens.on_gone = self._relay.end_sessions_of
+            self._ticker.callbacks.append(self._tokens.tick)
         context = Context(self._relay, registry.frontdoor, self._ticker)
         streamable, legacy = StreamableHttp(context), LegacySse(context)
         app = FrontDoor(
             context,
-        if self._tokens is not None:
-            self._tokens.on_gone = self._relay.end_sessions_of
-            self._ticker.callbacks.append(self._tokens.tick)
             Guard(registry.frontdoor, authenticator),
             {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
             direct={"mcp": streamable.direct, "messages": legacy.direct},
@@ -165,7 +166,13 @@ class Daemon:
             readiness=self._readiness,
             sources=(self._metrics,),
         )
-        self._listener = Listener(app, self._sockets, direct=app, on_stop=context.streams.close)
+        bounds = Bounds(
+            head=registry.frontdoor.max_header,
+            request_timeout=registry.frontdoor.request_timeout,
+            connections=registry.frontdoor.max_connections,
+            limited=context.counters.limited,
+        )
+        self._listener = Listener(app, self._sockets, direct=app, on_stop=context.streams.close, bounds=bounds)
         self._local = LocalSocket(
             self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, _own_users()
         )
@@ -328,6 +335,15 @@ class Daemon:
                 ("timeouts", "Calls that were not answered in time"),
             )
         ]
+        found.append(
+            metrics.Metric(
+                "mcpd_calls_limited",
+                "Calls refused because a limit was reached",
+                "counter",
+                ("limit",),
+                {(limit,): count for limit, count in counters.limited.items()},
+            )
+        )
         statuses = self.fleet.servers()
         for name, help, kind, value in _PER_SERVER:
             found.append(metrics.Metric(name, help, kind, ("server",), {(one.name,): value(one) for one in statuses}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final, TypeAlias
 
 from mcpd.errors import (
@@ -16,6 +17,7 @@ from mcpd.errors import (
     Overloaded,
     ServerFault,
     SpawnError,
+    TooMany,
 )
 from mcpd.frontdoor.relay import View
 from mcpd.wire import jsonrpc, methods
@@ -89,6 +91,7 @@ def refusal(
 STATUSES: Final[Mapping[type[McpdError], tuple[int, int]]] = {
     NotFound: (404, methods.INVALID_REQUEST),
     ClientFault: (400, methods.INVALID_REQUEST),
+    TooMany: (429, methods.SERVER_UNAVAILABLE),
     Overloaded: (503, methods.SERVER_UNAVAILABLE),
     CallTimeout: (504, methods.REQUEST_TIMEOUT),
     ServerFault: (502, methods.SERVER_UNAVAILABLE),
@@ -103,7 +106,8 @@ def refusal_of(error: McpdError, id: bytes = b"null") -> Refusal:
     status, code = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     headers: tuple[Header, ...] = ()
     if isinstance(error, Overloaded):
-        headers = ((b"retry-after", b"%d" % max(1, round(error.retry_after))),)
+        headers = ((b"retry-after", b"%d" % max(1, ceil(error.retry_after))),)
+        return refusal(status, str(error), code=code, id=id, headers=headers, limit=error.limit)
     return refusal(status, str(error), code=code, id=id, headers=headers)
 
 
@@ -149,9 +153,10 @@ async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
                 if not event.get("more_body"):
                     return b"".join(parts)
     except TimeoutError:
-        raise refusal(408, f"the body was not complete within {BODY_TIMEOUT:.0f} s", headers=(CLOSE,)) from None
+        message = f"the body was not complete within {BODY_TIMEOUT:.0f} s"
+        raise refusal(408, message, headers=(CLOSE,), limit="slow-request") from None
 
 
 def too_large(limit: int, *headers: Header) -> Refusal:
     """What tells a client that its body is too long (RFC 9110, section 15.5.14)."""
-    return refusal(413, f"the body is larger than {limit} bytes; see frontdoor.max_body", headers=headers)
+    return refusal(413, f"the body is larger than {limit} bytes; see frontdoor.max_body", headers=headers, limit="body")

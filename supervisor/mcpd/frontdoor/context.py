@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
 
 from mcpd.config.settings import FrontdoorSettings
-from mcpd.errors import Overloaded
+from mcpd.errors import TooMany
 from mcpd.frontdoor.event_stream import Streams
 from mcpd.frontdoor.metrics import Counters
 from mcpd.frontdoor.relay import Relay
 from mcpd.frontdoor.ticker import Ticker
-
-SESSIONS_PER_PRINCIPAL: Final = 4096
 
 
 class Quota:
@@ -21,7 +18,7 @@ class Quota:
 
     __slots__ = ("_held", "limit")
 
-    def __init__(self, limit: int = SESSIONS_PER_PRINCIPAL) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held: Counter[str] = Counter()
 
@@ -29,9 +26,10 @@ class Quota:
         return self._held[principal] >= self.limit
 
     def take(self, principal: str) -> None:
-        """Count one more; raises Overloaded at the limit."""
+        """Count one more; raises TooMany at the limit."""
         if self.full(principal):
-            raise Overloaded(f"{self.limit} sessions are open already; close some with DELETE, or try later", 10.0)
+            why = f"{principal} has {self.limit} sessions open already; close some with DELETE, or try later"
+            raise TooMany(why, 10.0, limit="sessions")
         self._held[principal] += 1
 
     def give(self, principal: str) -> None:
@@ -53,4 +51,7 @@ class Context:
     ticker: Ticker
     streams: Streams = field(default_factory=Streams)
     counters: Counters = field(default_factory=Counters)
-    quota: Quota = field(default_factory=Quota)
+    quota: Quota = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quota", Quota(self.settings.max_sessions))

@@ -18,7 +18,7 @@ import uvicorn
 
 from mcpd.errors import ConfigError, Problem
 from mcpd.frontdoor.asgi import App, Receive, Scope, Send
-from mcpd.frontdoor.protocol import Connection, DirectApp, State
+from mcpd.frontdoor.protocol import Bounds, Connection, DirectApp, State
 
 KEEP_ALIVE: Final = 75  # seconds a connection may wait for its next request
 DATE_EVERY: Final = 1.0
@@ -39,6 +39,7 @@ class Listener:
         peers: Collection[int] | None = None,
         on_stop: Callable[[], None] = lambda: None,
         grace: float = GRACE,
+        bounds: Bounds | None = None,
     ) -> None:
         """`direct`: what the application answers below ASGI. `tls`: certificate and key. `peers`: the uids that may
         connect, for unix sockets. `on_stop` is called once no connection is accepted any more: it ends event streams,
@@ -47,7 +48,7 @@ class Listener:
         Raises ConfigError if certificate or key cannot be used.
         """
         self._sockets = list(sockets)
-        self._server = _Server(_config(app, tls, direct, peers), on_stop, grace)
+        self._server = _Server(_config(app, tls, direct, peers, bounds or Bounds()), on_stop, grace)
 
     @property
     def connections(self) -> int:
@@ -86,10 +87,15 @@ class _Outermost:
 
 
 def _config(
-    app: App, tls: tuple[Path, Path] | None, direct: DirectApp | None, allowed: Collection[int] | None
+    app: App,
+    tls: tuple[Path, Path] | None,
+    direct: DirectApp | None,
+    allowed: Collection[int] | None,
+    limits: Bounds,
 ) -> uvicorn.Config:
     class Protocol(Connection):
         peers = None if allowed is None else frozenset(allowed)
+        bounds = limits
 
     Protocol.direct = direct
     config = uvicorn.Config(

@@ -112,6 +112,7 @@ def test_every_error_of_the_tree_has_a_status() -> None:
         (errors.NotFound("x"), 404, -32600),
         (errors.ClientFault("x"), 400, -32600),
         (errors.Overloaded("x", 2.4), 503, -32000),
+        (errors.TooMany("x", 2.4), 429, -32000),
         (errors.ServerFault("x"), 502, -32000),
         (errors.CallTimeout("x"), 504, -32001),
         (errors.ConfigError(), 500, -32603),
@@ -123,4 +124,4 @@ def test_errors_are_told_as_json_rpc(error: errors.McpdError, status: int, code:
     assert reply.status == status
     assert json.loads(reply.body)["error"]["code"] == code
     assert json.loads(reply.body)["id"] == 7
-    assert ((b"retry-after", b"2") in reply.headers) == (status == 503)
+    assert ((b"retry-after", b"3") in reply.headers) == (status in (429, 503))

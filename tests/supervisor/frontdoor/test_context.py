@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpd.errors import Overloaded
+from mcpd.errors import TooMany
 from mcpd.frontdoor.context import Quota
 
 
@@ -14,7 +14,7 @@ def test_a_principal_has_a_limit_of_its_own() -> None:
     quota.take("ada")
 
     assert quota.full("ada")
-    with pytest.raises(Overloaded):
+    with pytest.raises(TooMany):
         quota.take("ada")
     quota.take("bob")
     assert quota.total() == 3

@@ -263,7 +263,7 @@ async def test_overload_is_503_with_a_time_to_try_again(door: Door, monkeypatch:
 async def test_sessions_of_a_principal_are_bounded(door: Door) -> None:
     object.__setattr__(door.context, "quota", Quota(1))
     async with opened(door) as client:
-        assert (await client.http.get("/sse")).status_code == 503
+        assert (await client.http.get("/sse")).status_code == 429
         assert (await client.ask(call(1, "echo")))["id"] == 1
 
 

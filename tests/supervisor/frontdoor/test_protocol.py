@@ -345,3 +345,38 @@ async def test_a_path_is_known_after_its_first_request(lane: str) -> None:
         assert (await raw.answer())["result"]["protocolVersion"] == "2025-11-25"
         assert door.app.knows(b"/servers/one/mcp") == (lane == "direct")
         assert not door.app.knows(b"/nothing")
+
+
+# bounds
+
+
+async def test_connections_are_bounded() -> None:
+    async with session() as (door, _, raw):
+        bounds = type(next(iter(door.listener._server.server_state.connections))).bounds  # type: ignore[attr-defined]
+        object.__setattr__(bounds, "connections", door.listener.connections)
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+        assert bounds.limited["connections"] == 1
+        assert not raw.reader.at_eof()
+
+
+async def test_a_client_that_takes_nothing_is_cut_off() -> None:
+    async with session() as (door, id, raw):
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(64):
+            raw.send(post(id, call(number, "big", size=2**20)))
+        await door.child.arrived(4)
+        everybody = door.listener._server.server_state.connections
+        async with asyncio.timeout(10):
+            while not (paused := [one for one in everybody if one.flow.write_paused]):
+                await asyncio.sleep(0)
+        [mine] = paused
+        now = asyncio.get_running_loop().time()
+        mine.expire(now)  # type: ignore[attr-defined]
+        mine.expire(now + protocol.UNREAD_TIMEOUT - 5)  # type: ignore[attr-defined]
+        assert not mine.transport.is_closing()
+        mine.expire(now + protocol.UNREAD_TIMEOUT + 5)  # type: ignore[attr-defined]
+        assert mine.transport.is_closing()
+        assert mine.bounds.limited["slow-reader"] == 1  # type: ignore[union-attr]

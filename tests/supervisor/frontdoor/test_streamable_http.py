@@ -510,7 +510,7 @@ async def test_without_an_idle_session_the_limit_holds() -> None:
             await first.initialize()
             response = await second.post(initialize())
 
-            assert error_of(response) == (503, -32000)
+            assert error_of(response) == (429, -32000)
             assert response.headers["retry-after"] == "10"
             await other.initialize()
 
