@@ -59,6 +59,20 @@ class Package(Table):
     name: str
     version: str
 
+    @classmethod
+    def parse(cls, text: str) -> Package:
+        """Of `npm:NAME@VERSION` or `pypi:NAME==VERSION`. Raises ValueError."""
+        match = _PACKAGE.fullmatch(text)
+        if match is None:
+            raise ValueError(text)
+        if match["npm"]:
+            return cls(registry="npm", name=match["name"], version=match["version"])
+        return cls(registry="pypi", name=match["project"], version=match["release"])
+
+    def __str__(self) -> str:
+        """As it is written in a registry."""
+        return f"{self.registry}:{self.name}{'@' if self.registry == 'npm' else '=='}{self.version}"
+
 
 class SecretRef(Table):
     """A value that is read from the secrets directory when the server is started."""
@@ -162,12 +176,11 @@ def _parse_package(value: Any) -> Any:
         return value
     if not isinstance(value, str):
         raise refusal(f"expected a string, found {describe(value)}", 'write "npm:NAME@VERSION" or "pypi:NAME==VERSION"')
-    match = _PACKAGE.fullmatch(value)
-    if match is None:
-        raise refusal(f"{value!r} names no pinned package", 'write "npm:NAME@VERSION" or "pypi:NAME==VERSION"')
-    if match["npm"]:
-        return {"registry": "npm", "name": match["name"], "version": match["version"]}
-    return {"registry": "pypi", "name": match["project"], "version": match["release"]}
+    try:
+        return Package.parse(value)
+    except ValueError:
+        remedy = 'write "npm:NAME@VERSION" or "pypi:NAME==VERSION"'
+        raise refusal(f"{value!r} names no pinned package", remedy) from None
 
 
 def _parse_env_value(value: Any) -> str | SecretRef:
@@ -206,6 +219,8 @@ class ServerSpec(Table):
     script: Annotated[Script | None, BeforeValidator(_parse_script)] = None
     command: Annotated[tuple[Text, ...], AfterValidator(_check_command)] = ()
     package: Annotated[Package | None, BeforeValidator(_parse_package)] = None
+    bin: Annotated[Text | None, Field(min_length=1)] = None
+    install_scripts: Bool = False
     python: Path = Path(sys.executable)
     args: tuple[Text, ...] = ()
     cwd: Path = Path("/")
