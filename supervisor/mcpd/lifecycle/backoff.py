@@ -1,8 +1,9 @@
 """How long to wait before a server that keeps dying is started again.
 
 The rules (design section 8, faults part 2): delay n is `delay * (max / delay) ** (min(n, steps) / steps)` with equal
-jitter, so between half of it and all of it; the first failure after a stable run costs no delay, once; n is forgotten
-only after a stable run; more than `burst` automatic starts within `interval` are too many.
+jitter, so between half of it and all of it; the first failure after a stable run costs no delay, once, nor does the
+first failure of a server that has been READY at all; n is forgotten only after a stable run; more than
+`burst` automatic starts within `interval` are too many.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Backoff:
         self.policy = policy
         self.failures = 0
         self._spare = 0  # how many failures still cost no delay
+        self._proved = False  # whether it has been READY since somebody asked for it
         self._starts: deque[float] = deque()
 
     def failed(self, at: float, luck: float) -> Wait | GiveUp:
@@ -77,11 +79,15 @@ class Backoff:
         if seconds >= self.policy.stable_after:
             self.failures = 0
             self._spare = 1
+        elif not self._proved:
+            self._spare = 1
+        self._proved = True
 
     def reset(self) -> None:
         """Forget all: somebody asked for a start."""
         self.failures = 0
         self._spare = 0
+        self._proved = False
         self._starts.clear()
 
     def _limit_hit(self, at: float) -> bool:

@@ -48,9 +48,24 @@ def test_first_failure_after_a_stable_run_costs_no_delay_but_only_once() -> None
     assert delays(backoff, 3) == [0.0, 0.5, 0.99]
 
 
+def test_the_first_failure_of_a_server_that_worked_costs_no_delay_but_only_once() -> None:
+    backoff = Backoff(DEFAULT)
+    first = delays(backoff, 1)
+    backoff.was_ready(0.1)
+    after = delays(backoff, 1)
+    backoff.was_ready(0.1)
+
+    assert (first, after, delays(backoff, 1)) == ([0.5], [0.0], [0.99])
+
+    backoff.reset()
+    backoff.was_ready(0.1)
+    assert delays(backoff, 2) == [0.0, 0.5]
+
+
 def test_a_run_that_was_not_quite_stable_resets_nothing() -> None:
     backoff = Backoff(DEFAULT)
-    first = delays(backoff, 2)
+    backoff.was_ready(0.1)
+    _, *first = delays(backoff, 3)
     backoff.was_ready(DEFAULT.stable_after - 0.001)
 
     assert delays(backoff, 1)[0] > first[-1]
