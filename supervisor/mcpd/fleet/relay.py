@@ -200,12 +200,16 @@ class Relay:
         return len(upstream.calls) if upstream else 0
 
     def oldest_call(self, key: str) -> float | None:
-        """When the oldest call in flight began, or last showed progress (monotonic seconds)."""
+        """When the oldest call in flight began, or last showed progress (monotonic seconds).
+
+        Parked calls do not count: there it is the client that is waited for, and nobody waits for the child.
+        """
         upstream = self._state.upstreams.get(key)
         if upstream is None:
             return None
         timeout = upstream.server.call_timeout
-        began = (call.deadline - timeout for call in upstream.calls.values() if not call.over)
+        calls = (call for call in upstream.calls.values() if not call.over and not call.is_parked)
+        began = (call.deadline - timeout for call in calls)
         return min(began, default=None)
 
     def calls_total(self, server: str) -> int:

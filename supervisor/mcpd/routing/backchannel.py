@@ -50,7 +50,7 @@ class Backchannel:
     def answer(self, upstream: Upstream, call: Call, message: Message) -> Sequence[Effect]:
         """A response of the child: to its client, if one still waits for it."""
         session = call.session
-        if call.parking is not None and call.parking.handle is not None:
+        if call.is_parked and call.parking is not None:
             call.parking.outcome = message  # for the client, when it comes back
             return NOTHING
         if len(message.result):

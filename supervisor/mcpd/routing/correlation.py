@@ -70,6 +70,11 @@ class Call:
         self.parking: Parking | None = None
         self.rounds: Rounds | None = None
 
+    @property
+    def is_parked(self) -> bool:
+        """Whether its client has been answered `input_required`, and has to come back before anything goes on."""
+        return self.parking is not None and self.parking.handle is not None
+
 
 class Ask:
     """A question that waits for a client's answer. `token`: the child's progress token, raw JSON.

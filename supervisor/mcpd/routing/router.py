@@ -511,7 +511,7 @@ class Router:
         for number, call in tuple(upstream.calls.items()):
             if call.deadline > at or any(ask.call is call for ask in upstream.asks.values()):
                 continue
-            if call.parking is not None and call.parking.handle is not None:
+            if call.is_parked:
                 continue  # the lot looks after it
             if call.over:
                 upstream.give_up(number)

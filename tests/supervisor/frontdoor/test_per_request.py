@@ -375,6 +375,13 @@ async def test_a_question_of_the_child_is_answered_by_calling_again() -> None:
         assert json.loads(answered.json()["result"]["content"][0]["text"]) == SAMPLE
 
 
+async def test_a_call_that_waits_for_its_client_does_not_hold_up_the_end_of_the_server() -> None:
+    async with calling() as (door, client):
+        await client.ask(message("tools/call", 1, ABLE, name="ask", arguments={}))
+        assert door.relay.in_flight("one") == 1
+        assert door.relay.oldest_call("one") is None
+
+
 async def test_nobody_else_may_answer() -> None:
     async with calling() as (door, client), Caller(door, token=OTHER_TOKEN) as other:
         asked = (await client.ask(message("tools/call", 1, ABLE, name="ask", arguments={}))).json()["result"]
