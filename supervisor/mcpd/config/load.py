@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic_core import PydanticCustomError
 
-from mcpd.config import checks, environment, grants, profiles, programs, secrets
+from mcpd.config import checks, environment, grants, profiles, programs, runners, secrets
 from mcpd.config.checks import Finding
 from mcpd.config.documents import NOTHING, read_all
 from mcpd.config.fit import fit
@@ -231,6 +231,10 @@ class _Reading:
         if "python" in named.layer.data and "script" not in given:
             finding = Finding(("python",), "only a script has an interpreter", "remove the key")
             self.tell(table, [finding], wrong)
+        for key in ("bin", "install_scripts"):
+            if key in named.layer.data and "package" not in given:
+                self.tell(table, [Finding((key,), "means nothing without package", "remove the key")], wrong)
+        self.tell(table, runners.findings(spec, own_profiles), wrong)
         spec, findings = self.located(spec)
         self.tell(table, findings, wrong)
         return spec

@@ -49,7 +49,6 @@ NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
     ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
     ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),
     ("frontdoor", "tls_key"): NotYet("TLS", _REMOVE, _nothing),
-    ("servers", "*", "package"): NotYet("installing packages", "install it yourself and set command", _nothing),
 }
 
 

@@ -47,6 +47,7 @@ from mcpd.lifecycle.reconcile import (
     reconcile,
 )
 from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
+from mcpd.packages.packages import Packages
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
 from mcpd.process.tree import cookie_for
@@ -120,6 +121,14 @@ class Engine:
             cookie=cookie,
             launcher=operators.launcher_path(),
             egress=self._egress.socket_for,
+        )
+        self.packages = Packages(
+            registry.daemon.state_dir / "packages",
+            sandbox,
+            self._environ,
+            run_as=registry.sandbox.run_as,
+            salt=str(registry.daemon.runtime_dir),
+            cookie=cookie,
         )
         self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
         self.instances: dict[str, Instance] = {}
@@ -202,7 +211,10 @@ class Engine:
     # -- What instances need -----------------------------------------------------------------------------------------
 
     def plan(self, spec: ServerSpec) -> LaunchPlan:
-        return self._warden.plan(spec, resolve_env(spec, self.registry), self.registry)
+        return self._warden.plan(self.packages.started_by(spec), resolve_env(spec, self.registry), self.registry)
+
+    async def prepare(self, spec: ServerSpec) -> None:
+        await self.packages.ensure(spec, self.log_of(spec.name), lambda text: self.tell(spec.name, text))
 
     def log_of(self, server: str) -> StderrLog:
         log = self._logs.get(server)

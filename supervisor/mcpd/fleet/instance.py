@@ -77,6 +77,9 @@ class Surroundings(Protocol):
 
     def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
 
+    async def prepare(self, spec: ServerSpec) -> None:
+        """Have what it is made of installed; raises SpawnError."""
+
     async def turn_of(self, instance: Instance) -> None:
         """Return when the servers that it comes after are up, or will not be soon."""
 
@@ -278,6 +281,11 @@ class Instance:
 
     async def _launch(self, generation: int) -> None:
         await self._around.turn_of(self)
+        try:
+            await self._prepare()
+        except SpawnError as refused:
+            self.post(SpawnFailed(self.now(), Result(refused.result), str(refused)))
+            return
         async with self._around.slots:
             event = self._spawn(generation)
             self.post(event)
@@ -286,6 +294,13 @@ class Instance:
                     await self.until(lambda: self.state is not State.INITIALIZING or self.place.role is Role.SPARE)
             except TimeoutError:
                 return
+
+    async def _prepare(self) -> None:
+        """Installing takes as long as it takes, so no start slot is held; the entry may be another afterwards."""
+        prepared = None
+        while prepared is not self.spec:
+            prepared = self.spec
+            await self._around.prepare(prepared)
 
     def _spawn(self, generation: int) -> Spawned | SpawnFailed:
         """Start the process, or say why not. Nothing is awaited in here, so no process can be without its state."""

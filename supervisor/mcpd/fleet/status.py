@@ -172,6 +172,8 @@ def _notes(instance: Instance) -> list[str]:
 
 
 def _argv(spec: ServerSpec) -> tuple[str, ...]:
+    if spec.package is not None:
+        return (str(spec.package), *spec.args)
     try:
         return command(spec, None)
     except SpawnError:

@@ -14,7 +14,8 @@ LONGEST: Final = 300
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _CHATTER: Final = re.compile(
-    r"npm (?:http|notice|warn|silly|verb|info|timing)\b|npm error\s*$|npm error A complete log|npm error\s+/.*\.log$"
+    r"npm (?:http|notice|warn|silly|verb|info|timing)\b|npm error\s*$|npm error\s+/.*\.log$"
+    r"|npm error (?:A complete log|notarget In most)"
     r"|\[notice\]|WARNING: (?!.*(?:rror|etry))|Traceback|\s+File \"",
     re.IGNORECASE,
 )

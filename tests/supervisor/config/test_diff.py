@@ -65,6 +65,8 @@ OTHER = {
     "sandbox": SandboxSpec(profile="filesystem"),
     "limits": {"pids": 3},
     "package": "npm:x@1",
+    "bin": "y",
+    "install_scripts": True,
     "enabled": False,
     "idle_timeout": 1,
     "start_timeout": 1,

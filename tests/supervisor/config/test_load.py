@@ -283,8 +283,15 @@ BAD = {
         [views.a]
         servers = "*"
         compact = true
+        """,
+    "packages": """
         [servers.a]
-        package = "npm:@x/y@1.0.0"   #! servers.a.package: not supported yet
+        package = "npm:@x/y@1.0.0"
+        bin = "y"
+        [servers.b]
+        command = ["sh"]
+        bin = "y"                    #! servers.b.bin: means nothing without package; remove the key
+        install_scripts = true       #! servers.b.install_scripts: means nothing without package
         """,
     "sandbox": """
         [sandbox]
