@@ -161,6 +161,7 @@ class _Reading:
         table = lay(self.overrides("frontdoor"), self.tables.single["frontdoor"])
         settings, wrong = fit(FrontdoorSettings, table, ("frontdoor",), {}, self.report)
         self.tell(table, checks.check_frontdoor(settings), wrong)
+        self.tell(table, checks.check_tls(settings), wrong)
         self.tell(table, checks.check_separator(settings.separator, self.names), wrong)
         return settings
 
@@ -286,7 +287,9 @@ class _Reading:
     def order(self, servers: Mapping[str, ServerSpec]) -> None:
         if not self.is_whole:
             return
-        for name, finding in checks.check_after(tuple(servers.values()), self.names):
+        # one with an unusable name has been reported already, and stands here under another
+        named = tuple(spec for name, spec in servers.items() if spec.name == name)
+        for name, finding in checks.check_after(named, self.names):
             table = lay(self.tables.named["servers"][name].layer, self.tables.single["defaults"])
             self.tell(table, [finding], frozenset())
 

@@ -276,10 +276,10 @@ BAD = {
         """,
     "not-yet": """
         [frontdoor]
-        host = "0.0.0.0"             #! frontdoor.host: not supported yet: listening beyond the loopback
-        auth = "jwt"                 #! frontdoor.auth: not supported yet
-        tls_cert = "cert.pem"        #! frontdoor.tls_cert: not supported yet: TLS
-            #! frontdoor.tls_cert: is set without tls_key
+        host = "0.0.0.0"             #! frontdoor.host: reachable from other machines
+        [frontdoor.jwt]
+        algorithms = ["HS256"]       #! frontdoor.jwt.algorithms[0]: is not one of
+        colour = "blue"              #! frontdoor.jwt.colour: the keys here are
         [views.a]
         servers = "*"
         compact = true
@@ -566,3 +566,13 @@ def test_no_registry_anywhere_tells_where_was_looked(tmp_path, monkeypatch):
 
     assert str(tmp_path / ".config/mcpd/mcpd.toml") in str(caught.value)
     assert str(tmp_path / "etc/mcpd.toml") in str(caught.value)
+
+
+def test_server_with_a_bad_name_and_a_bad_order_is_told_once(tmp_path):
+    path = tmp_path / "mcpd.toml"
+    path.write_text('[servers.Bad]\ncommand = ["/bin/true"]\nafter = [""]\n')
+
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+
+    assert [problem.key for problem in caught.value.problems] == ["servers.Bad"]
