@@ -2,83 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from mcpd.lifecycle.phases import Exit
 from mcpd.lifecycle.states import State
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """Start a process, when its turn has come; answer with Spawned or SpawnFailed."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelLaunch:
+class CancelLaunch(msgspec.Struct, frozen=True):
     """Nothing is to be started any more; nothing is answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(msgspec.Struct, frozen=True):
     """Speak with the new process; answer with Initialized or Condemned."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(msgspec.Struct, frozen=True):
     """It may get calls: it is READY for the first time in this incarnation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Suspend:
+class Suspend(msgspec.Struct, frozen=True):
     """It is to get no new calls."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True):
     """It may get calls again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(msgspec.Struct, frozen=True):
     """It answers nothing any more: whoever waits for it is told why."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """End it and all of its tree; answer with Gone or Outlived. `drain`: first let it finish what it was given."""
 
     drain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """An incarnation is over: remember how it ended."""
 
     exit: Exit
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(msgspec.Struct, frozen=True):
     """Send TimerFired at this time."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(msgspec.Struct, frozen=True):
     """TimerFired must not come any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """The state changed; comes after the effects that belong to it."""
 
     old: State

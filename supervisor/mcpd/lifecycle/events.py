@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Result(StrEnum):
@@ -24,122 +25,104 @@ class Result(StrEnum):
     UNEXPECTED_EXIT = "unexpected-exit"  # exit 0 while it should run: for a stdio server that is a failure
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something happened at `at` (monotonic seconds)."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Start(Event):
+class Start(Event, frozen=True):
     """It is wanted. `asked`: by a person, so past failures do not count any more; `why` is for people."""
 
     asked: bool = False
     why: str = "wanted by the registry"
 
 
-@dataclass(frozen=True, slots=True)
-class Restart(Event):
+class Restart(Event, frozen=True):
     """A person wants it ended and started; `why` is told to those whose calls are cut."""
 
     why: str = "restarted by the operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Stop(Event):
+class Stop(Event, frozen=True):
     """It is not wanted."""
 
     why: str = "stopped by the operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Disable(Event):
+class Disable(Event, frozen=True):
     """The registry switches it off."""
 
     why: str = "disabled in the registry"
 
 
-@dataclass(frozen=True, slots=True)
-class Rest(Event):
+class Rest(Event, frozen=True):
     """Nothing of it need run until it is used; `why` is for people."""
 
     why: str = "not used for a while"
 
 
-@dataclass(frozen=True, slots=True)
-class Reset(Event):
+class Reset(Event, frozen=True):
     """Past failures do not count any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned(Event):
+class Spawned(Event, frozen=True):
     """The process runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed(Event):
+class SpawnFailed(Event, frozen=True):
     """There is no process; `result` is exec, sandbox or resources."""
 
     result: Result
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Initialized(Event):
+class Initialized(Event, frozen=True):
     """The handshake is done and the lists are known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unready(Event):
+class Unready(Event, frozen=True):
     """It should get no new calls."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Readied(Event):
+class Readied(Event, frozen=True):
     """It may get calls again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condemned(Event):
+class Condemned(Event, frozen=True):
     """It runs, but has to go: a timeout, a broken protocol, no sign of life."""
 
     result: Result
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class WrongEra(Event):
+class WrongEra(Event, frozen=True):
     """It runs, but refuses the era in which it was spoken to: another process is to be asked in the other one. No
     failure, so it counts toward no limit."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited(Event):
+class Exited(Event, frozen=True):
     """Its process has ended and was reaped; `status` is how, for people ("exit code 3")."""
 
     result: Result
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gone(Event):
+class Gone(Event, frozen=True):
     """Nothing of its tree is left. `forced`: it would not end before it was killed."""
 
     forced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outlived(Event):
+class Outlived(Event, frozen=True):
     """Something of its tree is left although all was tried."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired(Event):
+class TimerFired(Event, frozen=True):
     """The time of the last `SetTimer` has come."""

@@ -6,7 +6,7 @@ in `states.py`; which of several, and what has to be done, is decided here.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from mcpd.config.registry import RestartPolicy
 from mcpd.lifecycle.backoff import Backoff, BackoffPolicy, GiveUp

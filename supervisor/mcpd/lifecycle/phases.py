@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
+
+import msgspec
 
 from mcpd.lifecycle.events import Result
 from mcpd.lifecycle.states import Goal, State
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """How an incarnation ended: the word for it, and the words for people."""
 
     result: Result
@@ -20,39 +20,33 @@ class Exit:
         return f"{self.result}: {self.text}" if self.text else str(self.result)
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.STOPPED
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Starting:
+class Starting(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.STARTING
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Initializing:
+class Initializing(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.INITIALIZING
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.READY
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class NotReady:
+class NotReady(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.NOT_READY
     since: float
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(msgspec.Struct, frozen=True):
     """`cause` is set if it was condemned: then that is why it ended, however it ends."""
 
     state: ClassVar[State] = State.STOPPING
@@ -61,8 +55,7 @@ class Stopping:
     cause: Exit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The phase of EXITED."""
 
     state: ClassVar[State] = State.EXITED
@@ -71,8 +64,7 @@ class Ended:
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """The phase of BACKOFF: the next try is at `until`; `limited`: the start limit is hit."""
 
     state: ClassVar[State] = State.BACKOFF
@@ -82,29 +74,25 @@ class Waiting:
     limited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.FAILED
     since: float
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
+class Abandoned(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.ABANDONED
     since: float
     goal: Goal
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
-class Disabled:
+class Disabled(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.DISABLED
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
+class Idle(msgspec.Struct, frozen=True):
     state: ClassVar[State] = State.IDLE
     since: float
 

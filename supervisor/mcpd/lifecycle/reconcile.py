@@ -7,9 +7,10 @@ own machine knows when to try again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+import msgspec
 
 from mcpd.config.registry import ServerSpec
 from mcpd.lifecycle.states import State
@@ -22,8 +23,7 @@ class Wish(StrEnum):
     DOWN = "down"
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """An instance that is there. `state`: where it is, or where it is going if somebody decided that already."""
 
     server: str
@@ -31,8 +31,7 @@ class Observed:
     spec: ServerSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(msgspec.Struct, frozen=True):
     """What is to be done once, beyond what the registry and wishes say of good. All are names of servers."""
 
     replace: Set[str] = frozenset()
@@ -43,23 +42,20 @@ class Orders:
     """An operator wants them stopped and started."""
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(msgspec.Struct, frozen=True):
     """There is to be an instance `key`; it is made STOPPED."""
 
     key: str
     spec: ServerSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """It is in no registry any more: to be stopped, then forgotten."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(msgspec.Struct, frozen=True):
     """Its entry reads otherwise now. `restart`: what runs was started by the old one and has to be replaced."""
 
     key: str
@@ -67,31 +63,27 @@ class Adopt:
     restart: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Raise:
+class Raise(msgspec.Struct, frozen=True):
     """To be started; `asked`: by an operator, so that earlier failures do not count."""
 
     key: str
     asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(msgspec.Struct, frozen=True):
     """To be stopped and started."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lower:
+class Lower(msgspec.Struct, frozen=True):
     """To be stopped; `disabled`: because the registry says so."""
 
     key: str
     disabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Lull:
+class Lull(msgspec.Struct, frozen=True):
     """Not to be started before it is used: what there is to know about its server is known."""
 
     key: str
