@@ -120,12 +120,14 @@ class Daemon:
             log.warning("sandbox.unavailable", reason=facts.reason)
         self._store = Store.open(settings.state_dir / "mcpd.db", lambda text: log.warning("store.trouble", text=text))
         self._parts.callback(self._store.close)
+        frontdoor = registry.frontdoor
+        self._tls = (frontdoor.tls_cert, frontdoor.tls_key) if frontdoor.tls_cert and frontdoor.tls_key else None
         self._sockets = self._take_sockets()
         for one in self._sockets:
             self._parts.callback(one.close)
         self._control_socket = self._unix_socket("control.sock")
         self._mcp_socket = self._unix_socket("mcp.sock")
-        self._urls = tuple(sockets.url_of(one) for one in self._sockets)
+        self._urls = tuple(sockets.url_of(one, tls=self._tls is not None) for one in self._sockets)
         authenticator = self._authenticator()
         self._relay = Relay(__version__, self._clock, registry)
         self.fleet = Fleet(
@@ -172,7 +174,10 @@ class Daemon:
             connections=registry.frontdoor.max_connections,
             limited=context.counters.limited,
         )
-        self._listener = Listener(app, self._sockets, direct=app, on_stop=context.streams.close, bounds=bounds)
+        self._listener = Listener(
+            app, self._sockets, direct=app, tls=self._tls, on_stop=context.streams.close, bounds=bounds
+        )
+        self._ticker.callbacks.append(self._refresh_tls)
         self._local = LocalSocket(
             self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, _own_users()
         )
@@ -181,7 +186,16 @@ class Daemon:
         """The listening sockets of the front door: inherited from a service manager, else bound here."""
         passed = [one for _, one in sockets.inherited(os.environ)]
         frontdoor = self._registry.frontdoor
+        if self._tls is None and not frontdoor.trusted_proxy:
+            sockets.check_local(passed)
         return passed or sockets.bind_tcp(frontdoor.host, frontdoor.port)
+
+    def _refresh_tls(self) -> None:
+        try:
+            if self._listener.refresh_tls():
+                log.info("tls.renewed")
+        except ConfigError as problem:
+            log.error("tls.unusable", problem=str(problem), next="the certificate in use stays")
 
     def _unix_socket(self, name: str) -> sockets.UnixSocket:
         return self._parts.enter_context(closing(sockets.UnixSocket(self._registry.daemon.runtime_dir / name)))

@@ -7,6 +7,7 @@ import pwd
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,7 @@ from mcpd.config.settings import DaemonSettings, FrontdoorSettings
 
 LONGEST_SOCKET_PATH: Final = 107  # unix(7): sun_path holds 108 bytes, the last of them NUL
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+", re.IGNORECASE)
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")  # RFC 6749, section 3.3
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+)(?::(?:[0-9]+|\*))?")
 
 
@@ -63,6 +65,9 @@ def check_frontdoor(settings: FrontdoorSettings) -> Iterator[Finding]:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         present, absent = ("tls_key", "tls_cert") if settings.tls_cert is None else ("tls_cert", "tls_key")
         yield Finding((present,), f"is set without {absent}", f"set {absent} too")
+    yield from _check_bind(settings)
+    if settings.auth == "jwt":
+        yield from _check_jwt(settings)
     for index, origin in enumerate(settings.allowed_origins):
         if _ORIGIN.fullmatch(origin) is None:
             message = f"{origin!r} is not an origin"
@@ -75,6 +80,63 @@ def check_frontdoor(settings: FrontdoorSettings) -> Iterator[Finding]:
             yield Finding(
                 ("allowed_hosts", index), message, 'write "HOST", "HOST:PORT" or "HOST:*", no scheme, no path'
             )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind to `host` is reachable from this machine only. Names may resolve to anything, so they are not."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_bind(settings: FrontdoorSettings) -> Iterator[Finding]:
+    """What leaves this machine is encrypted, by us or by a proxy, and asks who is there."""
+    for index, proxy in enumerate(settings.trusted_proxy):
+        try:
+            ip_network(proxy, strict=False)
+        except ValueError:
+            message = f"{proxy!r} is neither an address nor a network"
+            yield Finding(("trusted_proxy", index), message, 'write "10.0.0.5" or "10.1.0.0/16"')
+    if is_loopback(settings.host):
+        return
+    if settings.tls_cert is None and settings.tls_key is None and not settings.trusted_proxy:
+        yield Finding(
+            ("host",),
+            f"{settings.host!r} is reachable from other machines, and tokens would travel there unencrypted",
+            "set tls_cert and tls_key, or trusted_proxy for a proxy that does TLS, or listen on 127.0.0.1",
+        )
+    if settings.auth == "none":
+        message = 'auth = "none" lets everybody in who can connect, which other machines can'
+        yield Finding(("auth",), message, 'use "token" or "jwt", or listen on 127.0.0.1')
+
+
+def check_tls(settings: FrontdoorSettings) -> Iterator[Finding]:
+    """The files are there. Whether they are good and belong together is seen when they are used."""
+    for key, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
+        if path is not None and not os.access(path, os.R_OK):
+            what = "cannot be read" if os.path.exists(path) else "does not exist"
+            yield Finding((key,), f"{path} {what}", "name a PEM file that mcpd's user can read")
+
+
+def _check_jwt(settings: FrontdoorSettings) -> Iterator[Finding]:
+    jwt = settings.jwt
+    for key, value, example in (
+        ("issuer", jwt.issuer, 'issuer = "https://login.example"'),
+        ("audience", jwt.audience, 'audience = "https://mcp.example"'),
+        ("jwks", jwt.jwks, 'jwks = "https://login.example/.well-known/jwks.json", or a file'),
+    ):
+        if not value:
+            yield Finding(("jwt", key), 'is needed for auth = "jwt"', f"write {example}")
+    if "://" in jwt.jwks and not jwt.jwks.startswith("https://"):
+        yield Finding(("jwt", "jwks"), "keys are fetched by https only", "write an https URL, or the name of a file")
+    if jwt.resource and not jwt.resource.startswith(("https://", "http://")):
+        yield Finding(("jwt", "resource"), f"{jwt.resource!r} is no URL", 'write "https://HOST" as clients see it')
+    if not jwt.algorithms:
+        yield Finding(("jwt", "algorithms"), "no signature would do", "name some, or remove the key")
+    for scope in jwt.scopes:
+        if _SCOPE.fullmatch(scope) is None:
+            yield Finding(("jwt", "scopes", scope), f"{scope!r} is no scope", "use no blanks, quotes or backslashes")
 
 
 def check_sources(given: Sequence[str]) -> Iterator[Finding]:

@@ -91,9 +91,20 @@ def anchor(data: Mapping[str, Any], base: Path, home: Path) -> dict[str, Any]:
     def sandbox(value: Any) -> Any:
         return _mapped(value, {"read": paths, "write": paths}) if isinstance(value, dict) else value
 
+    def jwt(value: Any) -> Any:
+        return _mapped(value, {"jwks": path}) if isinstance(value, dict) else value
+
     return _mapped(
         data,
-        {"script": path, "python": program, "cwd": path, "command": command, "roots": roots, "sandbox": sandbox}
+        {
+            "script": path,
+            "python": program,
+            "cwd": path,
+            "command": command,
+            "roots": roots,
+            "sandbox": sandbox,
+            "jwt": jwt,
+        }
         | {"read": paths, "write": paths}
         | dict.fromkeys(("state_dir", "runtime_dir", "secrets_dir", "logs_dir", "tls_cert", "tls_key"), path),
     )

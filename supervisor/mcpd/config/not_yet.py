@@ -6,7 +6,6 @@ ignored. When a feature lands, its entry is deleted here, and nothing else chang
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,24 +30,9 @@ def _nothing(_: Any) -> bool:
     return False
 
 
-def is_loopback(host: Any) -> bool:
-    """Whether a bind to `host` is reachable from this machine only. Names may resolve to anything, so they are not."""
-    if not isinstance(host, str) or host == "localhost":
-        return isinstance(host, str)
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-_REMOVE: Final = "remove the key"
-
 # `*` stands for any one key.
 NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
-    ("frontdoor", "host"): NotYet("listening beyond the loopback interface", 'use "127.0.0.1" or "::1"', is_loopback),
     ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
-    ("frontdoor", "tls_cert"): NotYet("TLS", _REMOVE, _nothing),
-    ("frontdoor", "tls_key"): NotYet("TLS", _REMOVE, _nothing),
 }
 
 

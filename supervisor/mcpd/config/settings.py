@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,9 @@ from mcpd.config.values import Bool, Int, Number, PositiveDuration, Size
 
 Separator = Literal["__", ".", "/", "-"]
 Auth = Literal["token", "none", "jwt"]
+JwtAlgorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]  # signatures only: whoever could check a keyed hash could make one
 
 
 class Table(BaseModel):
@@ -25,7 +29,7 @@ def _enough_starts(value: int) -> int:
 
 
 class DaemonSettings(Table):
-    """[daemon]. The three directories have no default here: `load` finds theirs in the environment."""
+    """[daemon]. The first three directories have no default here: `load` finds theirs in the environment."""
 
     state_dir: Path
     runtime_dir: Path
@@ -44,6 +48,18 @@ class DaemonSettings(Table):
         if isinstance(given, dict) and "logs_dir" not in given and "state_dir" in given:
             return {**given, "logs_dir": Path(str(given["state_dir"])) / "logs"}  # what is no path is told of state_dir
         return given
+
+
+class JwtSettings(Table):
+    """[frontdoor.jwt]: whose signed tokens are taken, and what their scopes are good for. Empty: not set."""
+
+    issuer: str = ""
+    audience: str = ""
+    jwks: str = ""
+    resource: str = ""
+    algorithms: tuple[JwtAlgorithm, ...] = ("RS256", "ES256", "EdDSA")
+    principal: str = Field(default="sub", min_length=1)
+    scopes: Mapping[str, Literal["*"] | tuple[str, ...]] = Field(default_factory=dict)
 
 
 class FrontdoorSettings(Table):
@@ -70,3 +86,4 @@ class FrontdoorSettings(Table):
     request_burst: Int = Field(default=100, ge=1)
     max_header: Size = Field(default=64 * 2**10, ge=1024, le=2**20)
     request_timeout: PositiveDuration = 60.0
+    jwt: JwtSettings = JwtSettings()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterator
@@ -48,7 +49,10 @@ class Listener:
         Raises ConfigError if certificate or key cannot be used.
         """
         self._sockets = list(sockets)
-        self._server = _Server(_config(app, tls, direct, peers, bounds or Bounds()), on_stop, grace)
+        self._tls = tls
+        self._config = _config(app, tls, direct, peers, bounds or Bounds())
+        self._seen = _versions(tls)
+        self._server = _Server(self._config, on_stop, grace)
 
     @property
     def connections(self) -> int:
@@ -59,6 +63,24 @@ class Listener:
     def serving(self) -> bool:
         """Whether connections are accepted."""
         return self._server.started
+
+    def refresh_tls(self) -> bool:
+        """Take certificate and key from their files if these have changed; True if so. For new connections only.
+
+        Raises ConfigError if they cannot be used (yet): the ones in use stay, and the files are looked at again when
+        they change again. To be called now and then.
+        """
+        if self._tls is None or (seen := _versions(self._tls)) == self._seen:
+            return False
+        self._seen = seen
+        try:
+            # a context that has taken a certificate without its key would serve nobody: try with another one first
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._tls)
+            assert self._config.ssl is not None
+            self._config.ssl.load_cert_chain(*self._tls)
+        except (OSError, ssl.SSLError) as problem:
+            raise _unusable(self._tls, problem) from None
+        return True
 
     async def serve(self) -> None:
         """Accept connections until `stop`. The sockets are closed at the end; if this is cancelled, connections are
@@ -117,18 +139,37 @@ def _config(
     )
     try:
         config.load()
+        if config.ssl is not None:
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     except (OSError, ssl.SSLError) as problem:
         assert tls is not None
-        raise ConfigError(
-            Problem(
-                tls[0],
-                None,
-                "frontdoor.tls_cert",
-                f"certificate and key cannot be used: {problem}",
-                "both must be PEM files that this user may read, and belong together",
-            )
-        ) from None
+        raise _unusable(tls, problem) from None
     return config
+
+
+def _unusable(tls: tuple[Path, Path], problem: Exception) -> ConfigError:
+    return ConfigError(
+        Problem(
+            tls[0],
+            None,
+            "frontdoor.tls_cert",
+            f"certificate and key cannot be used: {problem}",
+            "both must be PEM files that this user may read, and belong together",
+        )
+    )
+
+
+def _versions(tls: tuple[Path, Path] | None) -> tuple[tuple[int, int, int] | None, ...]:
+    """By what it is seen that files are others than before."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in tls or ():
+        try:
+            about = os.stat(path)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
 
 
 class _Server(uvicorn.Server):

@@ -8,11 +8,12 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from mcpd.errors import ConfigError, Problem
+from mcpd.frontdoor.limits import is_loopback
 
 BACKLOG: Final = 1024
 FIRST_INHERITED: Final = 3  # sd_listen_fds(3), SD_LISTEN_FDS_START
@@ -100,6 +101,14 @@ def inherited(environ: MutableMapping[str, str]) -> list[tuple[str, socket.socke
         passed.setblocking(False)
         sockets.append((names[offset] if offset < len(names) else "unknown", passed))
     return sockets
+
+
+def check_local(listening: Iterable[socket.socket]) -> None:
+    """Raise ConfigError for a socket that other machines reach: without TLS tokens would travel there unencrypted."""
+    for one in listening:
+        if one.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(host := one.getsockname()[0]):
+            message = f"the service manager passed a socket on {host}, which other machines reach unencrypted"
+            raise _unusable("frontdoor.tls_cert", message, "set tls_cert and tls_key, or trusted_proxy")
 
 
 def _passed_to_us(environ: Mapping[str, str]) -> int:

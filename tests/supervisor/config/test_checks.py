@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.config.checks import check_after, check_daemon, check_frontdoor, check_separator, limit_can_be_hit
+from mcpd.config.checks import (
+    check_after,
+    check_daemon,
+    check_frontdoor,
+    check_separator,
+    check_tls,
+    is_loopback,
+    limit_can_be_hit,
+)
 from mcpd.config.registry import ServerSpec
 from mcpd.config.settings import DaemonSettings, FrontdoorSettings
 
@@ -81,6 +89,11 @@ def test_socket_paths_have_to_fit():
             "allowed_hosts": ("a:*", "[::1]:80"),
         },
         {"tls_cert": "/c", "tls_key": "/k"},
+        {"tls_cert": "/c", "tls_key": "/k", "host": "0.0.0.0"},
+        {"trusted_proxy": ("10.0.0.1", "10.1.0.0/16", "fd00::/8"), "host": "::"},
+        {"auth": "none", "host": "::1"},
+        {"auth": "jwt", "jwt": {"issuer": "i", "audience": "a", "jwks": "https://k", "scopes": {"a:b": "*"}}},
+        {"auth": "jwt", "jwt": {"issuer": "i", "audience": "a", "jwks": "/keys.json", "resource": "https://r/x"}},
     ],
 )
 def test_front_door_that_is_fine(keys):
@@ -96,10 +109,40 @@ def test_front_door_that_is_fine(keys):
         ({"allowed_hosts": ("a", "*")}, ("allowed_hosts", 1)),
         ({"allowed_hosts": ("http://a",)}, ("allowed_hosts", 0)),
         ({"max_call_time": 1}, ("max_call_time",)),
+        ({"host": "0.0.0.0"}, ("host",)),
+        ({"host": "mcp.example"}, ("host",)),
+        ({"host": "0.0.0.0", "auth": "none", "tls_cert": "/c", "tls_key": "/k"}, ("auth",)),
+        ({"trusted_proxy": ("10.0.0.1", "proxy")}, ("trusted_proxy", 1)),
+        ({"auth": "jwt", "jwt": {"issuer": "i", "audience": "a"}}, ("jwt", "jwks")),
+        ({"auth": "jwt", "jwt": {"audience": "a", "jwks": "/k"}}, ("jwt", "issuer")),
+        ({"auth": "jwt", "jwt": {"issuer": "i", "jwks": "/k"}}, ("jwt", "audience")),
+        ({"auth": "jwt", "jwt": {"issuer": "i", "audience": "a", "jwks": "http://k"}}, ("jwt", "jwks")),
+        ({"auth": "jwt", "jwt": {"issuer": "i", "audience": "a", "jwks": "/k", "resource": "x"}}, ("jwt", "resource")),
+        (
+            {"auth": "jwt", "jwt": {"issuer": "i", "audience": "a", "jwks": "/k", "scopes": {"a b": "*"}}},
+            ("jwt", "scopes", "a b"),
+        ),
     ],
 )
 def test_front_door_that_is_not_fine(keys, where):
     assert [finding.key for finding in check_frontdoor(FrontdoorSettings(**keys))] == [where]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", "", "localhost.example.org"])
+def test_not_loopback(host):
+    assert not is_loopback(host)
+
+
+def test_certificates_have_to_be_there(tmp_path):
+    (tmp_path / "cert").touch()
+    settings = FrontdoorSettings(tls_cert=tmp_path / "cert", tls_key=tmp_path / "key")
+
+    assert [finding.key for finding in check_tls(settings)] == [("tls_key",)]
 
 
 def test_dash_between_server_and_tool_is_a_warning_where_it_is_ambiguous():

@@ -19,7 +19,7 @@ from mcpd.config.registry import (
     ToolRules,
     ViewSpec,
 )
-from mcpd.config.settings import DaemonSettings, FrontdoorSettings
+from mcpd.config.settings import DaemonSettings, FrontdoorSettings, JwtSettings
 
 TEXT = (Path(__file__).parents[3] / "docs" / "registry.md").read_text()
 ROW = re.compile(r"^\| `(?P<key>[a-z_]+)` \| (?P<default>.*?) \| (?P<meaning>.*) \|$", re.MULTILINE)
@@ -32,12 +32,14 @@ SECTIONS = {
     ("views", "*"): (ViewSpec, ("## Views",)),
     ("daemon",): (DaemonSettings, ("`[daemon]`:\n",)),
     ("frontdoor",): (FrontdoorSettings, ("`[frontdoor]`:\n",)),
+    ("frontdoor", "jwt"): (JwtSettings, ("`[frontdoor.jwt]`:",)),
     ("sandbox",): (SandboxSettings, ("`[sandbox]`:\n",)),
     ("profiles", "*"): (ProfileSpec, ("`[profiles.NAME]`:",)),
 }
 ELSEWHERE = {
     ("servers", "*"): {"name", "liveness", "readiness", "tools", "sandbox", "limits"},
     ("views", "*"): {"name"},
+    ("frontdoor",): {"jwt"},
     ("profiles", "*"): set(ProfileSpec.model_fields) - {"extends"},
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpd.config.not_yet import NOT_YET, NotYet, is_loopback, not_yet
+from mcpd.config.not_yet import NOT_YET, NotYet, not_yet
 from mcpd.config.registry import LimitsSpec, SandboxSettings, SandboxSpec, ServerSpec, ViewSpec
 from mcpd.config.settings import DaemonSettings, FrontdoorSettings
 
@@ -48,13 +48,3 @@ def test_keys_are_found_at_their_depth(table):
 def test_value_is_compared_with_its_type(table):
     assert found(("daemon",), {"depth": True}) == [("daemon", "depth")]
     assert found(("daemon",), {"depth": 1}) == []
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback(host):
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", "", "localhost.example.org", 5, None])
-def test_not_loopback(host):
-    assert not is_loopback(host)
