@@ -62,7 +62,9 @@ def test_value_is_nowhere_else(daemon: Daemon) -> None:
     """After use, a crash, a restart and a reload; at the most talkative log level."""
     before = daemon.server("trusted")
     os.kill(before["pid"], signal.SIGKILL)
-XX    daemon.ctl("restart", "contained")
+    again = before["generation"] + 1
+    daemon.wait_until("trusted", lambda one: (one["generation"], one["state"]) == (again, "READY"), "it is back")
+    daemon.ctl("restart", "contained")
     with http(daemon, "/metrics") as client:
         printed = [client.send("GET").text]
     for arguments in (
