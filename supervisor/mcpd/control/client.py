@@ -84,10 +84,21 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _check_peer(link: socket.socket, path: Path) -> None:
-    """Raise PermissionError unless the daemon is this user's or root's: anybody may bind a name in /tmp."""
+    """Raise PermissionError unless the daemon is this user's or root's: anybody may bind a name in /tmp.
+
+    Root also speaks with a service that runs as a user of its own, where root gave that user the directory.
+    """
     _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    if uid not in (os.getuid(), 0):
+    if uid not in (os.getuid(), 0) and not (os.getuid() == 0 and _was_given(path.parent, uid)):
         raise PermissionError(1, f"belongs to user {uid}", str(path))
+
+
+def _was_given(directory: Path, uid: int) -> bool:
+    """Whether a directory such as /run/mcpd is that user's alone, and nobody but root can have put it there."""
+    real = Path(os.path.realpath(directory))
+    own = os.lstat(real)
+    above = [os.lstat(parent) for parent in real.parents]
+    return own.st_uid == uid and all(one.st_uid == 0 and not one.st_mode & 0o022 for one in above)
 
 
 class ControlClient:

@@ -221,6 +221,50 @@ def test_a_socket_of_another_user_is_not_trusted(tmp_path: Path) -> None:
     assert "belongs to user 65534" in said.stdout
 
 
+SERVICE = """
+import os, socket, subprocess, sys
+from pathlib import Path
+from mcpd.control.client import ControlClient, NoDaemon
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "none", "/run"], check=True)  # in a namespace of our own
+place = Path("/run", *sys.argv[2:], "mcpd")
+place.parent.mkdir(exist_ok=True)
+place.parent.chmod(int(sys.argv[1], 8))
+place.mkdir(mode=0o700)
+os.chown(place, 65534, 65534)
+come, go = os.pipe()
+if os.fork() == 0:
+    os.setuid(65534)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(place / "s"))
+    listening.listen()
+    os.write(go, b"x")
+    listening.accept()[0].recv(1)
+    os._exit(0)
+os.read(come, 1)
+try:
+    ControlClient(place / "s").daemon()
+except NoDaemon as error:
+    print(error)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user to listen, and root to ask")
+@pytest.mark.parametrize(
+    ("mode", "above", "trusted"),
+    [("755", [], True), ("777", ["open"], False)],
+    ids=["given-by-root", "where-anybody-can-make-one"],
+)
+def test_root_trusts_a_service_that_has_its_directory_from_root(mode: str, above: list[str], trusted: bool) -> None:
+    argv = ["unshare", "-m", sys.executable, "-c", SERVICE, mode, *above]
+
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    assert said != ""
+    assert ("belongs to user 65534" not in said) == trusted, said
+
+
 def test_the_client_is_light() -> None:
     heavy = "asyncio", "pydantic", "starlette", "typer", "rich"
     script = "import sys, mcpd.control.client; print(*sys.modules)"
