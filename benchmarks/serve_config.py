@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from mcpd import logs
+from mcpd.boot import run
 from mcpd.config.load import load
-from mcpd.daemon import run
 
 
 def registry_of(servers: dict[str, dict[str, object]], port: int) -> str:

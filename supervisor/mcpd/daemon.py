@@ -10,13 +10,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from typing import Literal, cast
 
 import structlog
-import uvloop
 
 from mcpd import __version__
 from mcpd.access import Tokens
+from mcpd.audit import AuditLog, Auditor, open_log
 from mcpd.clock import SystemClock
 from mcpd.config.registry import Registry
 from mcpd.control.api import ControlApi
@@ -39,8 +40,8 @@ from mcpd.frontdoor.streamable_http import StreamableHttp
 from mcpd.frontdoor.ticker import Ticker
 from mcpd.notify import Notifier
 from mcpd.process import tree
-from mcpd.runtime import RuntimeDir, make_private
-from mcpd.sandbox.probe import probe
+from mcpd.sandbox import cgroup
+from mcpd.sandbox.policy import SandboxFacts
 from mcpd.store import tokens
 from mcpd.store.store import Store
 
@@ -51,35 +52,19 @@ log = structlog.get_logger("mcpd")
 Adapt = Callable[[Registry], Registry]
 
 
-def run(
-    registry: Registry,
-    on_ready: Callable[[FleetView], Awaitable[None]] | None = None,
-    adapt: Adapt = lambda registry: registry,
-) -> int:
-    """Run until SIGTERM, SIGINT or a request over the control socket; returns the exit code.
-
-    `on_ready` is awaited beside everything else once the sockets are open and the servers are being started. `adapt` is
-    applied to `registry`, and to each that a reload brings.
-    Raises ConfigError if a directory, a socket or the token cannot be used, AlreadyRunning if another daemon has the
-    runtime directory.
-    """
-    os.umask(0o077)
-    settings = registry.daemon
-    make_private(settings.state_dir, "daemon.state_dir")
-    make_private(settings.logs_dir, "daemon.logs_dir")
-    with RuntimeDir(settings.runtime_dir):
-        tree.become_subreaper()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Daemon(adapt(registry), on_ready, adapt).run())
-
-
 class Daemon:
     """One run of the daemon. `run` owns every task; `_stopping` is set once it is to end."""
 
     def __init__(
-        self, registry: Registry, on_ready: Callable[[FleetView], Awaitable[None]] | None, adapt: Adapt
+        self,
+        registry: Registry,
+        sandbox: SandboxFacts,
+        on_ready: Callable[[FleetView], Awaitable[None]] | None,
+        adapt: Adapt,
     ) -> None:
+        """For `mcpd.boot`, which holds the runtime directory, and found out what the sandbox can do."""
         self._registry = registry
+        self._sandbox = sandbox
         self._adapt = adapt
         self._on_ready = on_ready
         self._clock = SystemClock()
@@ -113,7 +98,8 @@ class Daemon:
 
     def _build(self) -> None:
         registry, settings = self._registry, self._registry.daemon
-        facts = probe(claim_cgroup=True)
+        home, reason = cgroup.claim()
+        facts = replace(self._sandbox, cgroups=home, cgroups_reason=reason)
         if facts.weakness and not facts.reason:
             log.warning("sandbox.unavailable", reason=facts.weakness)
         if facts.reason:
@@ -145,11 +131,24 @@ class Daemon:
             ),
             adapt=self._adapt,
         )
+        self._auditor = self._open_audit()
         self._build_front_door(authenticator)
-        self._control = ControlApi(self.fleet, self._tokens)
+        self._control = ControlApi(self.fleet, self._tokens, self._audit_log.path if self._audit_log else None)
         self._control_listener = Listener(
             cast(App, self._control), [self._control_socket.socket], peers=_own_users(), on_stop=self._control.close
         )
+
+    def _open_audit(self) -> Auditor | None:
+        settings = self._registry.daemon
+        self._audit_log: AuditLog | None = None
+        if settings.audit == "off":
+            return None
+        self._relay.keep_journal(arguments=settings.audit != "calls")
+        size, keep = settings.audit_size, settings.audit_keep
+        self._audit_log = open_log(settings.state_dir, self._clock, settings.audit, size, keep)
+        auditor = Auditor(self._relay, self._audit_log)
+        self._parts.callback(auditor.finish)
+        return auditor
 
     def _build_front_door(self, authenticator: Authenticator) -> None:
         registry = self._registry
@@ -217,6 +216,8 @@ class Daemon:
             group.create_task(self._reap(), name="reaper"),
             group.create_task(self._reload_when_asked(), name="reload"),
         ]
+        if self._auditor is not None:
+            self._tasks.append(group.create_task(self._auditor.run(), name="audit"))
         if self._registry.daemon.watch:
             self._tasks.append(group.create_task(self._watch(), name="watch"))
         group.create_task(self._listener.serve(), name="frontdoor")
@@ -358,6 +359,9 @@ class Daemon:
                 {(limit,): count for limit, count in counters.limited.items()},
             )
         )
+        if self._audit_log is not None:
+            help = "Calls that are missing in the audit log"
+            found.append(metrics.single("mcpd_audit_lost", help, "counter", self._audit_log.lost))
         statuses = self.fleet.servers()
         for name, help, kind, value in _PER_SERVER:
             found.append(metrics.Metric(name, help, kind, ("server",), {(one.name,): value(one) for one in statuses}))

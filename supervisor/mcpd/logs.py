@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TextIO
 
-import structlog
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Let no module that is imported meanwhile import this package, unless it is there already."""
+    hidden = sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # documented: the import fails
+    try:
+        yield
+    finally:
+        if hidden is None:
+            del sys.modules[package]
+
+
+with _without("rich"):  # only for tracebacks on a terminal; it would cost the daemon 4 MiB, and 40 ms of its start
+    import structlog
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 Format = Literal["auto", "console", "json"]

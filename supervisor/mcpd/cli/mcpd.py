@@ -73,7 +73,7 @@ def _without_sandbox(registry: Registry) -> Registry:
 
 
 def _run(registry: Registry, log_file: Path | None, quiet: bool, adapt: Callable[[Registry], Registry]) -> int:
-    from mcpd import daemon, logs
+    from mcpd import boot, logs
     from mcpd.cli.announce import announce_in_thread
     from mcpd.cli.logstream import LogFile, LogStream
     from mcpd.control.client import ControlClient
@@ -88,7 +88,7 @@ def _run(registry: Registry, log_file: Path | None, quiet: bool, adapt: Callable
         if not quiet:
             announce_in_thread(ControlClient(registry.daemon.runtime_dir / SOCKET_NAME), stream)
 
-    return daemon.run(registry, on_ready, adapt)
+    return boot.run(registry, on_ready, adapt)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mcpd.config.profiles import effective
 from mcpd.config.registry import SandboxSpec, ServerSpec
-from mcpd.sandbox import bubblewrap, cgroup, host, seccomp
+from mcpd.sandbox import bubblewrap, host, seccomp
 from mcpd.sandbox.ground import Ground, Survey, for_user
 from mcpd.sandbox.identity import FIRST
 from mcpd.sandbox.policy import DATA_FD, DEFAULT_PATH, Identity, LaunchPlan, Premises, SandboxFacts, become, plan
@@ -64,19 +64,8 @@ print(json.dumps({
 """
 
 
-def probe(bwrap: str | None = None, *, claim_cgroup: bool = False) -> SandboxFacts:
-    """Run bubblewrap as servers will be run; blocks for some 200 ms, so it is called once, before anything starts.
-
-    `claim_cgroup`: this is the daemon, which takes over the control group that was delegated to it (`cgroup.claim`).
-    """
-    facts = _probe_bubblewrap(bwrap)
-    if not claim_cgroup:
-        return facts
-    home, reason = cgroup.claim()
-    return replace(facts, cgroups=home, cgroups_reason=reason)
-
-
-def _probe_bubblewrap(bwrap: str | None) -> SandboxFacts:
+def probe(bwrap: str | None = None) -> SandboxFacts:
+    """Run bubblewrap as servers will be run; blocks for some 200 ms, so it is called once, before anything starts."""
     found = bwrap or shutil.which("bwrap") or shutil.which("bwrap", path=DEFAULT_PATH)
     if found is None:
         return SandboxFacts(None, "", f"bubblewrap is not installed: {INSTALL}")

@@ -1,0 +1,50 @@
+"""The first steps of the daemon's process: the lock, then what takes long, side by side.
+
+To try out the sandbox is to wait for the kernel, to import the daemon is work for one core: so one goes on in a thread
+while the other is done. Hence this module imports little, and the daemon only when it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from mcpd.config.registry import Registry
+from mcpd.process import tree
+from mcpd.runtime import RuntimeDir, make_private
+from mcpd.sandbox.probe import probe
+
+if TYPE_CHECKING:
+    from mcpd.control.view import FleetView
+
+
+def run(
+    registry: Registry,
+    on_ready: Callable[[FleetView], Awaitable[None]] | None = None,
+    adapt: Callable[[Registry], Registry] = lambda registry: registry,
+) -> int:
+    """Run the daemon until SIGTERM, SIGINT or a request over the control socket; returns the exit code.
+
+    `on_ready` is awaited beside everything else once the sockets are open and the servers are being started. `adapt` is
+    applied to `registry`, and to each that a reload brings.
+    Raises ConfigError if a directory, a socket or the token cannot be used, AlreadyRunning if another daemon has the
+    runtime directory.
+    """
+    os.umask(0o077)
+    settings = registry.daemon
+    make_private(settings.state_dir, "daemon.state_dir")
+    make_private(settings.logs_dir, "daemon.logs_dir")
+    with RuntimeDir(settings.runtime_dir), ThreadPoolExecutor(1, "probe") as pool:
+        tree.become_subreaper()
+        probed = pool.submit(probe)
+        import uvloop
+
+        from mcpd.daemon import Daemon
+
+        facts = probed.result()
+        pool.shutdown()  # the thread has nothing more to do
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Daemon(adapt(registry), facts, on_ready, adapt).run())

@@ -1,0 +1,47 @@
+"""What the daemon's process does first; everything after that is shown by the tests in `e2e`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcpd import boot
+from mcpd.config.load import load
+from mcpd.runtime import AlreadyRunning, RuntimeDir
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has imported at the end of `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_a_second_daemon_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "mcpd.toml"
+    path.write_text('[daemon]\nstate_dir = "state"\nruntime_dir = "run"\n')
+    registry = load(path, os.environ)
+    with RuntimeDir(registry.daemon.runtime_dir), pytest.raises(AlreadyRunning, match="already running"):
+        boot.run(registry)
+
+    assert not (registry.daemon.state_dir / "mcpd.db").exists()
+
+
+def test_the_daemon_is_imported_while_the_sandbox_is_tried_out_and_not_before() -> None:
+    assert not {"mcpd.daemon", "mcpd.fleet", "mcpd.frontdoor", "structlog"} & modules_after("import mcpd.boot")
+
+
+def test_the_daemon_does_without_rich() -> None:
+    found = modules_after("from mcpd import boot, logs\nimport mcpd.daemon\nlogs.configure('info', 'console')")
+
+    assert "structlog" in found
+    assert "rich" not in found
+
+
+def test_rich_can_be_imported_after_the_log_is_set_up() -> None:
+    assert "rich.console" in modules_after("from mcpd import logs\nimport rich.console")
