@@ -259,6 +259,7 @@ class Server:
         "info",
         "interactive",
         "lists",
+        "missed_until",
         "name",
         "phase",
         "reason",
@@ -278,6 +279,7 @@ class Server:
         self.waiting: list[Call] = []
         self.info: ServerInfo | None = None
         self.lists: Lists | None = None
+        self.missed_until = 0.0  # how long lists wait for it, from the first one that did; 0: none has yet
         self.interactive = False
         self.calls_total = 0
         self.claims: dict[str, float] = {}  # parties that have, or wait for, an instance; when each last used it

@@ -351,9 +351,9 @@ class Requests:
             servers = [self._state.servers[name] for name in call.session.servers]
             if not call.session.prefixed and servers[0].phase is Phase.ABSENT:
                 return self._wait(call, servers[0], message, at)
-            if call.patient and any(one.lists is None and one.phase is Phase.COMING for one in servers):
+            if call.patient and (until := _worth_waiting(servers, at)):
                 call.message = message
-                call.deadline = call.deadline or at + FIRST_LISTS_WAIT
+                call.deadline = call.deadline or until
                 self.awaiting_lists.append(call)
                 return ()
             params = members(message.params) if len(message.params) else {}
@@ -469,3 +469,16 @@ class Requests:
             return self.fail(call, methods.INVALID_PARAMS, f"Nothing to complete: {public} is not known")
         server, own = target
         return self.forward(call, server, message, pack({**found, "ref": pack({**ref, key: dump(own)})}), at)
+
+
+def _worth_waiting(servers: Sequence[Server], at: float) -> float:
+    """Until when a list waits for servers that never were up; 0: it is answered now.
+
+    For one that does not come up lists wait once, not again and again: who asks later is told by `list_changed`.
+    """
+    until = 0.0
+    for server in servers:
+        if server.lists is None and server.phase is Phase.COMING:
+            server.missed_until = server.missed_until or at + FIRST_LISTS_WAIT
+            until = max(until, server.missed_until)
+    return until if until > at else 0.0

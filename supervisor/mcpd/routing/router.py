@@ -489,7 +489,7 @@ class Router:
                 effects += self._waiting.expire(server, at)
             if server.claims:
                 effects += self._expire_claims(server, at)
-        if self._requests.awaiting_lists and self._requests.awaiting_lists[0].deadline <= at:
+        if any(call.deadline <= at for call in self._requests.awaiting_lists):
             effects += self._waiting.release_lists(at)
         return effects + self._parking.expire(at) + self._rounds.expire(at)
 

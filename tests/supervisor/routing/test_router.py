@@ -502,10 +502,24 @@ def test_lists_wait_a_while_for_servers_that_never_were_up() -> None:
     bench.now += 6
     bench.run(bench.router.tick(bench.now))
     assert [tool["name"] for tool in bench.one(early)["result"]["tools"]] == ["time__now"]
-    second = bench.ask(session, 2, "tools/list")
+    assert [tool["name"] for tool in bench.one(bench.ask(session, 2, "tools/list"))["result"]["tools"]] == ["time__now"]
     bench.up("slow", info("late"))
-    assert [tool["name"] for tool in bench.one(second)["result"]["tools"]] == ["time__now", "slow__late"]
+    later = bench.one(bench.ask(session, 3, "tools/list"))["result"]["tools"]
+    assert [tool["name"] for tool in later] == ["time__now", "slow__late"]
     assert {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"} in bench.got["s1.push"]
+
+
+def test_lists_that_wait_for_the_same_server_do_so_together() -> None:
+    bench = Bench(spec("time"), spec("slow"))
+    bench.up("time", info("now"))
+    session = bench.open(ALL)
+    first = bench.ask(session, 1, "tools/list")
+    bench.now += 4
+    second = bench.ask(session, 2, "prompts/list")
+    bench.now += 1.5
+    bench.run(bench.router.tick(bench.now))
+    assert "result" in bench.one(first)
+    assert "result" in bench.one(second)
 
 
 def test_server_that_goes_for_good_leaves_the_lists_and_comes_back(bench: Bench) -> None:
