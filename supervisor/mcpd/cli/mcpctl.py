@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from mcpd import __version__
-from mcpd.cli import tokens
+from mcpd.cli import audit, tokens
 from mcpd.cli.editing import add_to
 from mcpd.cli.failures import FAILED, Commands, Failed
 from mcpd.cli.options import Config, Json, Operator, Socket, server_names
@@ -310,6 +310,7 @@ def _tool(found: list[ToolStatus], server: str, name: str) -> ToolStatus:
 
 
 app.add_typer(tokens.app, name="token")
+app.command()(audit.audit)
 
 
 @app.command("client-config")

@@ -41,6 +41,9 @@ class DaemonSettings(Table):
         default=0, validate_default=True
     )
     watch: Bool = False
+    audit: Literal["off", "calls", "hashed", "full"] = "calls"
+    audit_size: Size = Field(default=16 * 2**20, ge=2**16)
+    audit_keep: Int = Field(default=8, ge=0, le=1000)
 
     @model_validator(mode="before")
     @classmethod

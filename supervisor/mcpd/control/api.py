@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
@@ -60,8 +61,9 @@ class ToolsQuery(msgspec.Struct, frozen=True):
 class ControlApi:
     """The ASGI application over a fleet. `close` ends the streams, which would hold up the daemon's shutdown."""
 
-    def __init__(self, fleet: FleetView, tokens: TokenDesk | None = None) -> None:
+    def __init__(self, fleet: FleetView, tokens: TokenDesk | None = None, audit: Path | None = None) -> None:
         self._fleet = fleet
+        self._audit_file = audit
         self._desk = tokens
         self._closing = asyncio.Event()
         self._streams = 0
@@ -94,6 +96,7 @@ class ControlApi:
             Route("/sessions", self._sessions),
             Route("/tools", self._tools),
             Route("/call", self._call, methods=["POST"]),
+            Route("/audit", self._audit),
             Route("/tokens", self._tokens),
             Route("/tokens", self._create_token, methods=["POST"]),
             Route("/tokens/{name:path}/revoke", self._revoke_token, methods=["POST"]),
@@ -138,6 +141,14 @@ class ControlApi:
             raise ClientFault(f"timeout: a number of seconds up to {MAX_CALL_TIMEOUT:g} is needed")
         result = await self._fleet.call(asked.server, asked.tool, arguments, asked.timeout)
         return Response(result, media_type="application/json")  # not decoded: it may hold what msgspec refuses
+
+    async def _audit(self, request: Request) -> ASGIApp:
+        if self._audit_file is None:
+            raise ClientFault("this daemon keeps no audit log", 'set daemon.audit = "calls" and restart it')
+        query = _query(request, LogsQuery)
+        tail = LogTail(self._audit_file)
+        lines = max(0, min(query.lines, MAX_LINES))
+        return self._stream(_log_chunks(tail, lines, query.follow), "application/x-ndjson", tail.close)
 
     @property
     def _tokens_desk(self) -> TokenDesk:

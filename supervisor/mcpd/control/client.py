@@ -150,6 +150,11 @@ class ControlClient:
         body = msgspec.json.encode(CallRequest(server, tool, msgspec.Raw(arguments), timeout))
         return self._exchange("POST", "/call", body, timeout + CONNECT_TIMEOUT)
 
+    def audit(self, lines: int = 100, follow: bool = False) -> ByteStream:
+        """The end of the audit log, in pieces as they come."""
+        query = urlencode({"lines": lines, "follow": str(follow).lower()})
+        return self._follow(f"/audit?{query}", None if follow else QUERY_TIMEOUT)
+
     def tokens(self) -> list[TokenStatus]:
         return self._get("/tokens", Tokens).tokens
 

@@ -233,6 +233,32 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     replace: bool = False
 
 
+class AuditLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call that is over, as a line of the audit log. `at` is when it began (RFC 3339, UTC), `ms` how long it took.
+
+    `server` is empty where the client may use none of that name; `name` is the server's own name of a tool or prompt,
+    or the URI of a resource. `outcome`: ok, tool-error, error (the server's), refused, unavailable, overloaded,
+    timeout, cancelled, client-left, no-input; `code` is that of an error of mcpd's. A line with `lost` says only that
+    so many are missing.
+    """
+
+    at: str
+    principal: str = ""
+    session: str = ""
+    transport: str = ""
+    view: str = ""
+    server: str = ""
+    method: str = ""
+    name: str = ""
+    ms: float = -1.0
+    outcome: str = ""
+    code: int = 0
+    arguments: msgspec.Raw = msgspec.Raw()
+    arguments_sha256: str = ""
+    arguments_bytes: int = 0
+    lost: int = 0
+
+
 class TokenDesk(Protocol):
     """Makes and revokes tokens; called on the event loop."""
 

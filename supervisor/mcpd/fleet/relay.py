@@ -32,6 +32,7 @@ from mcpd.routing.effects import (
     WriteLine,
 )
 from mcpd.routing.info import Lists, ServerInfo
+from mcpd.routing.ledger import Entry
 from mcpd.routing.router import Router
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import Counters
@@ -265,6 +266,18 @@ class Relay:
         while True:
             await asyncio.sleep(TICK)
             self._execute(self._router.tick(self._clock.monotonic()))
+
+    def keep_journal(self, *, arguments: bool) -> None:
+        """Note each call that is over from now on, for `take_journal`."""
+        self._state.journal = []
+        self._state.journal_arguments = arguments
+
+    def take_journal(self) -> tuple[list[Entry], int]:
+        """The calls that were noted since the last time, and how many more had no room."""
+        found, self._state.journal = self._state.journal or [], []
+        self._state.journal_bytes = 0
+        unnoted, self._state.counters.unnoted = self._state.counters.unnoted, 0
+        return found, unnoted
 
     def end_sessions_of(self, principal: str) -> int:
         """Somebody may not use anything any more: their sessions are told that nothing more comes. Returns how many."""

@@ -29,6 +29,7 @@ WAIT_FOR_SERVER = 30.0
 PARTY_IDLE = 600.0  # seconds after which a per-request client's own instance is given back
 MAX_ACCOUNTS = 1024  # principals after which those that do nothing are forgotten
 MAX_JOURNAL = 20_000  # entries that wait to be written
+MAX_JOURNAL_BYTES = 64 * 2**20  # of arguments; those of further calls are not kept
 MAX_CATALOGUES = 4096  # merged lists that are kept
 MAX_SIGHTS = 1024  # different grants whose meaning is remembered
 CANCEL_GRACE = 10.0  # seconds that a cancelled call still counts as the child's work for its session
@@ -43,7 +44,7 @@ class Counters:
     refused_asks: int = 0
     timeouts: int = 0
     limited: Counter[str] = field(default_factory=Counter)  # calls refused, by the bound that was reached
-    unwritten_entries: int = 0  # of the journal
+    unnoted: int = 0  # calls for which the journal had no room
 
 
 class State:
@@ -61,6 +62,7 @@ class State:
         self.accounts: dict[str, Account] = {}
         self.journal: list[Entry] | None = None  # calls that are over; None: nobody wants to know
         self.journal_arguments = False
+        self.journal_bytes = 0
         self.now = 0.0  # when the event came that is being handled
         self.separator = "__"
         self.max_in_flight = 4096
@@ -147,8 +149,13 @@ class State:
         if journal is None or call.method not in methods.INTERACTIVE:
             return
         if len(journal) >= MAX_JOURNAL:
-            self.counters.unwritten_entries += 1
+            self.counters.unnoted += 1
             return
+        arguments = call.arguments
+        if arguments:
+            self.journal_bytes += len(arguments)
+            if self.journal_bytes > MAX_JOURNAL_BYTES:
+                arguments = b""
         journal.append(
             Entry(
                 call.began,
@@ -162,7 +169,7 @@ class State:
                 call.name,
                 outcome,
                 code,
-                call.arguments,
+                arguments,
             )
         )
 

@@ -209,7 +209,7 @@ def test_a_journal_that_nobody_writes_does_not_grow(bench: Bench) -> None:
     call(bench, session, "read")
     bench.answer("one", {})
     assert len(journal(bench)) == MAX_JOURNAL
-    assert bench.router.state.counters.unwritten_entries == 1
+    assert bench.router.state.counters.unnoted == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+"""The audit log: who called what, when, for how long, and how it ended; one JSON object a line, only ever added to.
+
+The router notes each call that is over in its journal, which costs it a tuple. Once a second the journal is taken, made
+into lines and written by a thread. Nothing waits for that: what cannot be written is counted, and told in the log when
+it can be written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import msgspec
+import structlog
+
+from mcpd.clock import Clock
+from mcpd.control.view import AuditLine
+from mcpd.routing.ledger import Entry
+from mcpd.wire.jsonrpc import WireError, members, value_of
+
+AUDIT_FILE: Final = "audit.jsonl"
+EVERY: Final = 1.0
+LONGEST: Final = 64 * 1024
+"""Bytes of arguments that are written; of longer ones only how long they are."""
+SESSION_SHOWN: Final = 8
+
+Arguments = Literal["none", "hashed", "full"]
+log = structlog.get_logger("mcpd.audit")
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LINE = msgspec.json.Encoder()
+
+
+class Journal(Protocol):
+    """Where the calls that are over are noted; `fleet.relay.Relay` is one."""
+
+    def take_journal(self) -> tuple[list[Entry], int]:
+        """What was noted since the last time, and how many more had no room."""
+        ...
+
+
+class AuditLog:
+    """The files. Not for the event loop's thread, except at the very end."""
+
+    def __init__(self, path: Path, *, arguments: Arguments, max_bytes: int, keep: int, wall_offset: float) -> None:
+        """Rotated at `max_bytes`; `keep` older files stand beside `path` as `.1` (the youngest), `.2`, …
+
+        `wall_offset` is what makes a monotonic time wall time.
+        """
+        self.path = path
+        self.written = 0
+        self.lost = 0
+        self.error = ""
+        self._arguments = arguments
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._wall_offset = wall_offset
+        self._untold = 0
+
+    def write(self, entries: Iterable[Entry], unnoted: int = 0) -> None:
+        """Append. Never raises: `lost` and `error` tell."""
+        lines = [self._line(entry) for entry in entries]
+        self._untold += unnoted
+        self.lost += unnoted
+        if not lines and not self._untold:
+            return
+        try:
+            self._append(lines)
+        except OSError as problem:
+            self.error = problem.strerror or str(problem)
+            self.lost += len(lines)
+            self._untold += len(lines)
+        else:
+            self.written += len(lines)
+            self.error = ""
+
+    def _append(self, lines: list[bytes]) -> None:
+        told = []
+        if self._untold:
+            told.append(_LINE.encode({"at": _moment(datetime.now(UTC).timestamp()), "lost": self._untold}))
+        data = b"".join(line + b"\n" for line in (*told, *lines))
+        descriptor = os.open(self.path, _FLAGS, 0o600)
+        try:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                raise OSError(0, f"{self.path} is not a regular file")
+            if about.st_size and about.st_size + len(data) > self._max_bytes:
+                self._rotate()
+                os.close(descriptor)
+                descriptor = os.open(self.path, _FLAGS, 0o600)
+            if os.write(descriptor, data) < len(data):
+                raise OSError(0, "no room for all of it")
+        finally:
+            os.close(descriptor)
+        self._untold = 0
+
+    def _rotate(self) -> None:
+        names = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self._keep + 1))]
+        for older, younger in zip(reversed(names), reversed(names[:-1]), strict=False):
+            with contextlib.suppress(FileNotFoundError):
+                younger.replace(older)
+        if not self._keep:
+            self.path.unlink(missing_ok=True)
+
+    def _line(self, entry: Entry) -> bytes:
+        line = AuditLine(
+            at=_moment(entry.began + self._wall_offset),
+            principal=_clean(entry.principal),
+            session=entry.session[:SESSION_SHOWN],
+            transport=entry.transport,
+            view=entry.view,
+            server=entry.server,
+            method=entry.method,
+            name=_clean(entry.name),
+            ms=round((entry.ended - entry.began) * 1000, 1),
+            outcome=entry.outcome,
+            code=entry.code,
+        )
+        if entry.arguments and self._arguments != "none":
+            line = self._with_arguments(line, entry.arguments)
+        return _LINE.encode(line)
+
+    def _with_arguments(self, line: AuditLine, params: bytes) -> AuditLine:
+        try:
+            given = bytes(members(params).get("arguments", b"{}"))
+            if self._arguments == "hashed":
+                canonical = json.dumps(value_of(given), sort_keys=True, separators=(",", ":"))
+                digest = hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
+                return msgspec.structs.replace(line, arguments_sha256=digest)
+            if len(given) > LONGEST:
+                return msgspec.structs.replace(line, arguments_bytes=len(given))
+            # as text made anew: what came may hold what other readers refuse
+            made = json.dumps(value_of(given), separators=(",", ":")).encode()
+            return msgspec.structs.replace(line, arguments=msgspec.Raw(made))
+        except (WireError, ValueError, RecursionError):
+            return line
+
+
+class Auditor:
+    """Takes the journal now and then, and has it written."""
+
+    def __init__(self, journal: Journal, log: AuditLog, every: float = EVERY) -> None:
+        self._journal = journal
+        self._log = log
+        self._every = every
+        self._told = ""
+
+    async def run(self) -> None:
+        """Until cancelled; what is left then is for `finish`."""
+        while True:
+            await asyncio.sleep(self._every)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what there is."""
+        entries, unnoted = self._journal.take_journal()
+        if entries or unnoted:
+            await asyncio.to_thread(self._log.write, entries, unnoted)
+            self._tell()
+
+    def finish(self) -> None:
+        """Write what is left, at once."""
+        self._log.write(*self._journal.take_journal())
+
+    def _tell(self) -> None:
+        if self._log.error != self._told:
+            self._told = self._log.error
+            if self._told:
+                log.error("audit.unwritten", path=str(self._log.path), reason=self._told, lost=self._log.lost)
+
+
+def offset_of(clock: Clock) -> float:
+    """What has to be added to a monotonic time to get wall time."""
+    return clock.wall() - clock.monotonic()
+
+
+def open_log(state_dir: Path, clock: Clock, mode: str, max_bytes: int, keep: int) -> AuditLog:
+    """The audit log of a state directory, for `daemon.audit` = "calls", "hashed" or "full"."""
+    arguments: Arguments = "hashed" if mode == "hashed" else "full" if mode == "full" else "none"
+    return AuditLog(
+        state_dir / AUDIT_FILE, arguments=arguments, max_bytes=max_bytes, keep=keep, wall_offset=offset_of(clock)
+    )
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _clean(text: str) -> str:
+    """Text that can be encoded: clients may send half a surrogate pair."""
+    return text.encode(errors="replace").decode()
