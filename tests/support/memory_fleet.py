@@ -24,12 +24,14 @@ from mcpd.control.view import (
     Event,
     ExitRecord,
     Gap,
+    IsolationStatus,
     Outcome,
     ReloadReport,
     ServerDetail,
     ServerStatus,
     SessionStatus,
     ToolStatus,
+    Upgrade,
 )
 from mcpd.errors import CallTimeout, ClientFault, ConfigError, NotFound, Problem, ServerFault
 
@@ -220,6 +222,16 @@ class MemoryFleet:
         if self.registry_problems:
             raise ConfigError(*self.registry_problems)
         return msgspec.structs.replace(self.report, dry_run=dry_run)
+
+    async def upgrade(self, name: str, version: str | None) -> Upgrade:
+        self._get(name)
+        return Upgrade(server=name, before="npm:x@1.0.0", after=f"npm:x@{version or '2.0.0'}")
+
+    async def prune(self, name: str | None) -> list[str]:
+        return ["npm:x@1.0.0"] if name is None else []
+
+    def isolation(self) -> list[IsolationStatus]:
+        return [IsolationStatus(server="time", instance="time", pid=1, profile="strict")]
 
     def events(self, after: int) -> MemoryFeed:
         known = list(self.ring)

@@ -86,7 +86,7 @@ def add(
         table["enabled"] = False
     for one in settings or ():
         _set(table, *_pair(one, "--set"))
-    _carry_out(ctx, lambda path: edit.add(path, {name: table}, file=file), name, "added", dry_run, may_make=True)
+    carry_out(ctx, lambda path: edit.add(path, {name: table}, file=file), name, "added", dry_run, may_make=True)
 
 
 def _source(ctx: typer.Context, command: str | None, script: str | None, words: list[str]) -> dict[str, Any]:
@@ -132,14 +132,14 @@ def remove(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
     """Stop a server and take it out of the registry."""
     from mcpd.config import edit
 
-    _carry_out(ctx, lambda path: edit.remove(path, name), name, "removed", dry_run)
+    carry_out(ctx, lambda path: edit.remove(path, name), name, "removed", dry_run)
 
 
 def enable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
     """Write down that a server is to be run, and start it."""
     from mcpd.config import edit
 
-    if _carry_out(ctx, lambda path: edit.enable(path, name, True), name, "enabled", dry_run):
+    if carry_out(ctx, lambda path: edit.enable(path, name, True), name, "enabled", dry_run):
         state = next((one.state for one in _operator(ctx).client.servers() if one.name == name), "")
         if state == "STOPPED":
             typer.echo(f"{name} was stopped by hand: `mcpctl start {name}` starts it", err=True)
@@ -149,10 +149,10 @@ def disable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
     """Write down that a server is not to be run, and stop it."""
     from mcpd.config import edit
 
-    _carry_out(ctx, lambda path: edit.enable(path, name, False), name, "disabled", dry_run)
+    carry_out(ctx, lambda path: edit.enable(path, name, False), name, "disabled", dry_run)
 
 
-def _carry_out(
+def carry_out(
     ctx: typer.Context, plan: Callable[[Path], Edit], name: str, done: str, dry_run: bool, may_make: bool = False
 ) -> bool:
     """Make the change; returns whether a daemon has it."""

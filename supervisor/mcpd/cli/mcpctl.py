@@ -20,6 +20,7 @@ from mcpd.cli import audit, tokens
 from mcpd.cli.editing import add_to
 from mcpd.cli.failures import FAILED, Commands, Failed
 from mcpd.cli.options import Config, Json, Operator, Socket, server_names
+from mcpd.cli.upgrading import upgrade
 from mcpd.control.view import Event, ToolStatus
 
 GLOBAL_OPTIONS = ("--config", "--socket")
@@ -355,6 +356,27 @@ def client_config(
 
 
 add_to(app)
+app.command()(upgrade)
+
+
+@app.command()
+def doctor(ctx: typer.Context, as_json: Json = False) -> None:
+    """Tell what this machine gives to isolate servers, and what each that runs really has.
+
+    The exit code is 1 if something that is asked for is not given.
+    """
+    from mcpd.cli import doctor as diagnosing
+    from mcpd.cli import render
+
+    found = diagnosing.diagnose(_operator(ctx), os.environ)
+    if as_json:
+        _print_json(found)
+    else:
+        out = render.console()
+        for line, style in diagnosing.shown(found):
+            out.print(line, style=style, soft_wrap=True)
+    if found.failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command("connect", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -143,6 +143,23 @@ def _check_name(name: str) -> None:
         raise ConfigError(Problem(None, None, f"servers.{name}", error.message(), NAME_RULE)) from None
 
 
+def repackage(path: Path, name: str, package: str) -> Edit:
+    """`package` of the server set. Raises as `remove`, and ConfigError if the server's own table has none."""
+    holder = _found(path, name, _documents(path))
+    text = _read(holder.file)
+    if "package" not in holder.data["servers"][name]:
+        message = "is not written in the server's own table"
+        raise ConfigError(Problem(holder.file, None, f"servers.{name}.package", message, BY_HAND))
+
+    def change(servers: dict[str, Any]) -> None:
+        servers[name]["package"] = package
+
+    after = _first_right(
+        holder.file, text, change, lambda: _with_package(text, name, package), lambda: _by_tomlkit(text, change)
+    )
+    return Edit(holder.file, text, after)
+
+
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
@@ -294,6 +311,18 @@ def _with_value(text: str, name: str, value: bool) -> str | None:
     lines = text.splitlines(keepends=True)
     lines[line - 1] = re.sub(
         r"(\benabled[\"']?\s*=\s*)(?:true|false)\b", rf"\g<1>{str(value).lower()}", lines[line - 1], count=1
+    )
+    return "".join(lines)
+
+
+def _with_package(text: str, name: str, package: str) -> str | None:
+    """`text` with the value of `package` replaced where it stands."""
+    line = positions(_bare(text)).get(("servers", name, "package"))
+    if line is None:
+        return None
+    lines = text.splitlines(keepends=True)
+    lines[line - 1] = re.sub(
+        r"(\bpackage[\"']?\s*=\s*)(?:\"[^\"]*\"|'[^']*')", lambda at: at[1] + _value(package), lines[line - 1], count=1
     )
     return "".join(lines)
 

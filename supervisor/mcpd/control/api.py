@@ -24,12 +24,16 @@ from mcpd.control.messages import (
     Accepted,
     CallRequest,
     Fault,
+    Isolations,
     NewToken,
+    Pruned,
+    PruneRequest,
     ReloadRequest,
     Servers,
     Sessions,
     Tokens,
     Tools,
+    UpgradeRequest,
 )
 from mcpd.control.streams import Stream
 from mcpd.control.view import Event, EventFeed, FleetView, Gap, Outcome, TokenDesk, TokenRequest
@@ -90,7 +94,10 @@ class ControlApi:
             # A name with a slash in it is no server's, but shall be called unknown like any other.
             Route("/servers/{name:path}/logs", self._logs),
             *(Route(f"/servers/{{name:path}}/{verb}", _acting(act), methods=["POST"]) for verb, act in verbs.items()),
+            Route("/servers/{name:path}/upgrade", self._upgrade, methods=["POST"]),
             Route("/servers/{name:path}", self._server),
+            Route("/packages/prune", self._prune, methods=["POST"]),
+            Route("/isolation", self._isolation),
             Route("/reload", self._reload, methods=["POST"]),
             Route("/events", self._events),
             Route("/sessions", self._sessions),
@@ -115,6 +122,17 @@ class ControlApi:
         lines = max(0, min(query.lines, MAX_LINES))
         tail = LogTail(self._fleet.log_path(request.path_params["name"]))
         return self._stream(_log_chunks(tail, lines, query.follow), "text/plain; charset=utf-8", tail.close)
+
+    async def _upgrade(self, request: Request) -> Response:
+        asked = await _body(request, UpgradeRequest)
+        return _json(await self._fleet.upgrade(request.path_params["name"], asked.version))
+
+    async def _prune(self, request: Request) -> Response:
+        asked = await _body(request, PruneRequest)
+        return _json(Pruned(await self._fleet.prune(asked.server)))
+
+    async def _isolation(self, request: Request) -> Response:
+        return _json(Isolations(self._fleet.isolation()))
 
     async def _reload(self, request: Request) -> Response:
         asked = await _body(request, ReloadRequest)

@@ -22,17 +22,22 @@ from mcpd.control.messages import (
     Accepted,
     CallRequest,
     Fault,
+    Isolations,
     NewToken,
+    Pruned,
+    PruneRequest,
     ReloadRequest,
     Servers,
     Sessions,
     Tokens,
     Tools,
+    UpgradeRequest,
 )
 from mcpd.control.view import (
     DaemonStatus,
     Event,
     Gap,
+    IsolationStatus,
     Outcome,
     ReloadReport,
     ServerDetail,
@@ -41,12 +46,14 @@ from mcpd.control.view import (
     TokenRequest,
     TokenStatus,
     ToolStatus,
+    Upgrade,
 )
 from mcpd.errors import McpdError
 
 CONNECT_TIMEOUT: Final = 5.0
 QUERY_TIMEOUT: Final = 30.0
 COMMAND_TIMEOUT: Final = 600.0
+INSTALL_TIMEOUT: Final = 2000.0
 CHUNK: Final = 64 * 1024
 
 T = TypeVar("T")
@@ -141,6 +148,17 @@ class ControlClient:
 
     def reset_failed(self, name: str) -> Outcome:
         return self._command(name, "reset-failed")
+
+    def upgrade(self, name: str, version: str | None) -> Upgrade:
+        """Install it; takes as long as that takes."""
+        target = f"/servers/{quote(name, safe='')}/upgrade"
+        return self._post(target, UpgradeRequest(version), Upgrade, INSTALL_TIMEOUT)
+
+    def prune(self, name: str | None) -> list[str]:
+        return self._post("/packages/prune", PruneRequest(name), Pruned).packages
+
+    def isolation(self) -> list[IsolationStatus]:
+        return self._get("/isolation", Isolations).processes
 
     def reload(self, dry_run: bool = False) -> ReloadReport:
         return self._post("/reload", ReloadRequest(dry_run), ReloadReport)

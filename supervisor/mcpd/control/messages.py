@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from mcpd.control.view import ServerStatus, SessionStatus, TokenStatus, ToolStatus
+from mcpd.control.view import IsolationStatus, ServerStatus, SessionStatus, TokenStatus, ToolStatus
 
 SOCKET_NAME: Final = "control.sock"
 """In the runtime directory."""
@@ -43,6 +43,26 @@ class NewToken(msgspec.Struct, frozen=True):
 
 class ReloadRequest(msgspec.Struct, frozen=True):
     dry_run: bool = False
+
+
+class UpgradeRequest(msgspec.Struct, frozen=True):
+    """`version`: None for the newest."""
+
+    version: str | None = None
+
+
+class PruneRequest(msgspec.Struct, frozen=True):
+    """`server`: None for the packages of all."""
+
+    server: str | None = None
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    packages: list[str]
+
+
+class Isolations(msgspec.Struct, frozen=True):
+    processes: list[IsolationStatus]
 
 
 class CallRequest(msgspec.Struct, frozen=True):

@@ -207,6 +207,36 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+    """Another version of a server's package, installed; `before` and `after` as they are written in the registry."""
+
+    server: str
+    before: str
+    after: str
+    sha256: str = ""
+
+
+class IsolationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel says of a server's process, beside the `profile` under which it was started.
+
+    `missing`: what that promises and the process does not have. `known` is false where it could not be looked at.
+    """
+
+    server: str
+    instance: str
+    pid: int
+    profile: str
+    known: bool = True
+    uid: int | None = None
+    own_namespaces: tuple[str, ...] = ()
+    shared_namespaces: tuple[str, ...] = ()
+    capabilities: int = 0
+    no_new_privileges: bool = False
+    seccomp: str = ""
+    writable: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 class TokenStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A named token of the front door; the token itself is kept nowhere. Times are wall time; `tools` are SERVER/TOOL.
 
@@ -308,6 +338,24 @@ class FleetView(Protocol):
 
     async def reload(self, dry_run: bool) -> ReloadReport:
         """Read the registry again. Raises ConfigError if it cannot be used: then nothing is changed."""
+        ...
+
+    async def upgrade(self, name: str, version: str | None) -> Upgrade:
+        """Install a version of a server's package beside the one that it has (None: the newest); change nothing else.
+
+        Raises ClientFault (it has none), SpawnError.
+        """
+        ...
+
+    async def prune(self, name: str | None) -> list[str]:
+        """Remove installed packages that no server uses; with `name` just other versions of that server's.
+
+        Returns which they were.
+        """
+        ...
+
+    def isolation(self) -> list[IsolationStatus]:
+        """Of each process that runs."""
         ...
 
     def events(self, after: int) -> EventFeed:

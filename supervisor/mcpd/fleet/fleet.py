@@ -14,15 +14,17 @@ from mcpd.config.load import load
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.control.view import (
     DaemonStatus,
+    IsolationStatus,
     Outcome,
     ReloadReport,
     ServerDetail,
     ServerStatus,
     SessionStatus,
     ToolStatus,
+    Upgrade,
 )
 from mcpd.errors import NotFound, Overloaded
-from mcpd.fleet import operators, status
+from mcpd.fleet import operators, status, upkeep
 from mcpd.fleet.demand import SLOTS
 from mcpd.fleet.engine import Engine, Planner, Stage, is_down, why_absent
 from mcpd.fleet.eventlog import Feed
@@ -157,6 +159,22 @@ class Fleet(Engine):
             self.tell("", operators.summary(report))
             slots = [one for name in new.servers for one in self.slots_of(name)]
             return await operators.with_failures(report, slots, replacing)
+
+    async def upgrade(self, name: str, version: str | None) -> Upgrade:
+        spec = self._spec(name)
+        if self.stage is not Stage.RUNNING:
+            raise Overloaded("the daemon is stopping")
+        return await upkeep.upgrade(self.packages, spec, version, self.log_of(name), lambda text: self.tell(name, text))
+
+    async def prune(self, name: str | None) -> list[str]:
+        only = self._spec(name) if name is not None else None
+        gone = await upkeep.prune(self.packages, self.registry, self.instances.values(), only)
+        for package in gone:
+            self.tell(name or "", f"removed {package}, which no server uses")
+        return gone
+
+    def isolation(self) -> list[IsolationStatus]:
+        return list(upkeep.isolation(self.registry, self.instances.values()))
 
     def events(self, after: int) -> Feed:
         return self.log.feed(after)
