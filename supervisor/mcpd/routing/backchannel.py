@@ -135,9 +135,10 @@ class Backchannel:
 
     def _attribute(self, upstream: Upstream, at: float) -> Call | None:
         """The call that a message without a cause can only belong to."""
-        if upstream.owner is None or upstream.mixed or upstream.is_haunted(upstream.owner, at):
+        owner = upstream.owner
+        if owner is None or upstream.mixed or upstream.is_haunted(owner, at) or upstream.is_parked_on_by_others(owner):
             return None
-        found = upstream.latest_call_of(upstream.owner)
+        found = upstream.latest_call_of(owner)
         return found[1] if found else None
 
     def _alone_with(self, upstream: Upstream) -> Session | None:

@@ -227,6 +227,12 @@ class Upstream:
         self.ghosts = {number: ghost for number, ghost in self.ghosts.items() if ghost[1] > at}
         return any(ghost[0] is not session for ghost in self.ghosts.values())
 
+    def is_parked_on_by_others(self, session: Session) -> bool:
+        """Whether calls of other principals are parked: what the child says might, after all, be for one of those."""
+        return self.active < len(self.calls) and any(
+            call.is_parked and call.session.principal != session.principal for call in self.calls.values()
+        )
+
     def is_busy_for(self, session: Session) -> bool:
         """Whether another session's calls are being worked on."""
         return self.active > 0 and self.owner is not session

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from mcpd.wire import methods
+from mcpd.wire.address import View
 from mcpd.wire.jsonrpc import WireError, members, text
 
 _TAIL = 2048  # bytes of a large result in which `isError` is looked for: it stands behind the content, or before it
 _IS_ERROR = b'"isError"'
+_NO_ERROR = b'"isError":false}'
 
 
 class Entry(NamedTuple):
@@ -25,13 +27,17 @@ class Entry(NamedTuple):
     principal: str
     session: str
     transport: str
-    view: str
+    view: View
     server: str
     method: str
     name: str
     outcome: str
     code: int
     arguments: bytes
+
+
+Note: TypeAlias = tuple[float, float, str, str, str, View, str, str, str, str, int, bytes]
+"""An Entry as it is noted: a bare tuple costs a third."""
 
 
 class Account:
@@ -67,6 +73,7 @@ class _Uri(msgspec.Struct, rename={"name": "uri"}):
     name: str = ""
 
 
+_NAME_FIRST = b'{"name":"'
 _BY_NAME = ("name", b'"name"', msgspec.json.Decoder(_Name))
 _BY_URI = ("uri", b'"uri"', msgspec.json.Decoder(_Uri))
 
@@ -76,6 +83,8 @@ def named(method: str, params: bytes) -> str:
     key, quoted, decoder = _BY_URI if method == methods.RESOURCES_READ else _BY_NAME
     try:
         if params.count(quoted) == 1 and b"\\" not in params:
+            if params.startswith(_NAME_FIRST) and key == "name":
+                return params[len(_NAME_FIRST) : params.index(b'"', len(_NAME_FIRST))].decode()
             return decoder.decode(params).name
         found = members(params)
         return text(found[key]) if key in found else ""
@@ -85,7 +94,7 @@ def named(method: str, params: bytes) -> str:
 
 def outcome_of(method: str, value: bytes) -> str:
     """How a call ended that has a result."""
-    if method != methods.TOOLS_CALL:
+    if value.endswith(_NO_ERROR) or method != methods.TOOLS_CALL:
         return "ok"
     if len(value) <= 2 * _TAIL:
         failed = _says_error(value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mcpd.config.registry import Registry
 from mcpd.routing.catalogue import Catalogue, merge
 from mcpd.routing.correlation import Call, Phase, Server, Upstream
-from mcpd.routing.ledger import Account, Entry
+from mcpd.routing.ledger import Account, Note
 from mcpd.routing.sessions import Session
 from mcpd.routing.sight import Sight, sight_of
 from mcpd.wire import methods
@@ -60,7 +60,7 @@ class State:
         self.learned: dict[str, str] = {}
         self.counters = Counters()
         self.accounts: dict[str, Account] = {}
-        self.journal: list[Entry] | None = None  # calls that are over; None: nobody wants to know
+        self.journal: list[Note] | None = None  # calls that are over; None: nobody wants to know
         self.journal_arguments = False
         self.journal_bytes = 0
         self.now = 0.0  # when the event came that is being handled
@@ -157,13 +157,13 @@ class State:
             if self.journal_bytes > MAX_JOURNAL_BYTES:
                 arguments = b""
         journal.append(
-            Entry(
+            (
                 call.began,
                 self.now,
                 session.principal,
                 session.id,
                 session.transport,
-                str(session.view),
+                session.view,
                 call.server,
                 call.method,
                 call.name,

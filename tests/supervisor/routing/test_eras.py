@@ -432,3 +432,11 @@ def test_instance_of_the_clients_own_era_is_taken(newer: Newer) -> None:
     session = newer.open(TIME)
     newer.ask(session, 1, "tools/call", {"name": "echo"})
     assert newer.written["time@2"][-1]["method"] == "tools/call"
+
+
+def test_nothing_is_attributed_past_a_parked_call_of_another_principal(older: Newer) -> None:
+    older.park(1)
+    _, sink = older.request(2, "tools/call", {"name": "echo"}, who="other")
+    older.say("time", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    assert error(older.written["time"][-1])[0] == -32600
+    assert sink not in older.got
