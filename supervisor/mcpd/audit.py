@@ -23,7 +23,7 @@ import structlog
 
 from mcpd.clock import Clock
 from mcpd.control.view import AuditLine
-from mcpd.routing.ledger import Entry
+from mcpd.routing.ledger import Entry, Note
 from mcpd.wire.jsonrpc import WireError, members, value_of
 
 AUDIT_FILE: Final = "audit.jsonl"
@@ -41,7 +41,7 @@ _LINE = msgspec.json.Encoder()
 class Journal(Protocol):
     """Where the calls that are over are noted; `fleet.relay.Relay` is one."""
 
-    def take_journal(self) -> tuple[list[Entry], int]:
+    def take_journal(self) -> tuple[list[Note], int]:
         """What was noted since the last time, and how many more had no room."""
         ...
 
@@ -64,9 +64,9 @@ class AuditLog:
         self._wall_offset = wall_offset
         self._untold = 0
 
-    def write(self, entries: Iterable[Entry], unnoted: int = 0) -> None:
+    def write(self, notes: Iterable[Note], unnoted: int = 0) -> None:
         """Append. Never raises: `lost` and `error` tell."""
-        lines = [self._line(entry) for entry in entries]
+        lines = [self._line(Entry._make(note)) for note in notes]
         self._untold += unnoted
         self.lost += unnoted
         if not lines and not self._untold:
@@ -115,7 +115,7 @@ class AuditLog:
             principal=_clean(entry.principal),
             session=entry.session[:SESSION_SHOWN],
             transport=entry.transport,
-            view=entry.view,
+            view=str(entry.view),
             server=entry.server,
             method=entry.method,
             name=_clean(entry.name),

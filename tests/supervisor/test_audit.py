@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpd.audit import LONGEST, Arguments, AuditLog, Auditor
-from mcpd.routing.ledger import Entry
+from mcpd.routing.ledger import Entry, Note
+from mcpd.wire.address import View
 
 NOON = 1_700_000_000.0
 
 
 def entry(name: str = "read", arguments: bytes = b"", **more: Any) -> Entry:
-    found = Entry(10.0, 10.0125, "ada", "f" * 32, "stdio", "all", "files", "tools/call", name, "ok", 0, arguments)
+    found = Entry(10.0, 10.0125, "ada", "f" * 32, "stdio", View("all"), "files", "tools/call", name, "ok", 0, arguments)
     return found._replace(**more)
 
 
@@ -135,9 +136,9 @@ def test_it_is_added_to_what_is_there(tmp_path: Path) -> None:
 
 class Notes:
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[Note] = []
 
-    def take_journal(self) -> tuple[list[Entry], int]:
+    def take_journal(self) -> tuple[list[Note], int]:
         found, self.entries = self.entries, []
         return found, 0
 

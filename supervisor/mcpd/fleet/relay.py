@@ -32,7 +32,7 @@ from mcpd.routing.effects import (
     WriteLine,
 )
 from mcpd.routing.info import Lists, ServerInfo
-from mcpd.routing.ledger import Entry
+from mcpd.routing.ledger import Note
 from mcpd.routing.router import Router
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import Counters
@@ -272,7 +272,7 @@ class Relay:
         self._state.journal = []
         self._state.journal_arguments = arguments
 
-    def take_journal(self) -> tuple[list[Entry], int]:
+    def take_journal(self) -> tuple[list[Note], int]:
         """The calls that were noted since the last time, and how many more had no room."""
         found, self._state.journal = self._state.journal or [], []
         self._state.journal_bytes = 0

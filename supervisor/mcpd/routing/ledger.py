@@ -73,18 +73,23 @@ class _Uri(msgspec.Struct, rename={"name": "uri"}):
     name: str = ""
 
 
+_BACKSLASH = 0x5C
+_NAME = b'"name"'
 _NAME_FIRST = b'{"name":"'
-_BY_NAME = ("name", b'"name"', msgspec.json.Decoder(_Name))
+_NAME_AT = len(_NAME_FIRST)
+_BY_NAME = ("name", _NAME, msgspec.json.Decoder(_Name))
 _BY_URI = ("uri", b'"uri"', msgspec.json.Decoder(_Uri))
 
 
 def named(method: str, params: bytes) -> str:
     """What a request names, without taking it apart if that can be; "?" where the server may read it otherwise."""
-    key, quoted, decoder = _BY_URI if method == methods.RESOURCES_READ else _BY_NAME
     try:
-        if params.count(quoted) == 1 and b"\\" not in params:
-            if params.startswith(_NAME_FIRST) and key == "name":
-                return params[len(_NAME_FIRST) : params.index(b'"', len(_NAME_FIRST))].decode()
+        if params.startswith(_NAME_FIRST) and method == methods.TOOLS_CALL:
+            end = params.find(b'"', _NAME_AT)
+            if end > 0 and params.find(_NAME, end) < 0 and params.find(_BACKSLASH, _NAME_AT) < 0:
+                return params[_NAME_AT:end].decode()
+        key, quoted, decoder = _BY_URI if method == methods.RESOURCES_READ else _BY_NAME
+        if params.count(quoted) == 1 and params.find(_BACKSLASH) < 0:
             return decoder.decode(params).name
         found = members(params)
         return text(found[key]) if key in found else ""
