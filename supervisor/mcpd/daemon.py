@@ -76,6 +76,7 @@ class Daemon:
         self._parts = ExitStack()  # what has to be closed at the very end, in reverse order
 
     async def run(self) -> int:
+        self._loop = asyncio.get_running_loop()
         with self._parts:
             self._parts.callback(self._notifier.close)
             self._handle_signals()
@@ -104,7 +105,7 @@ class Daemon:
             log.warning("sandbox.unavailable", reason=facts.weakness)
         if facts.reason:
             log.warning("sandbox.unavailable", reason=facts.reason)
-        self._store = Store.open(settings.state_dir / "mcpd.db", lambda text: log.warning("store.trouble", text=text))
+        self._store = Store.open(settings.state_dir / "mcpd.db", self._on_store_trouble)
         self._parts.callback(self._store.close)
         frontdoor = registry.frontdoor
         self._tls = (frontdoor.tls_cert, frontdoor.tls_key) if frontdoor.tls_cert and frontdoor.tls_key else None
@@ -247,6 +248,12 @@ class Daemon:
     def _status(self) -> str:
         states = [one.state for one in self.fleet.servers() if one.enabled]
         return f"{states.count('READY')} of {len(states)} servers READY"
+
+    def _on_store_trouble(self, text: str) -> None:
+        """Called on any thread; a database that was set aside is an event too, once there is a fleet to tell of it."""
+        log.warning("store.trouble", text=text)
+        with suppress(RuntimeError):  # the loop is closed: the daemon has ended
+            self._loop.call_soon_threadsafe(lambda: self.fleet.tell("", text))
 
     async def _reap(self) -> None:
         """Collect orphans of dead servers that came to us because we are their subreaper (prctl(2))."""
