@@ -170,7 +170,7 @@ def carry_out(
         typer.echo(change.diff(), nl=False)
         return False
     was_right = not edit.problems(path, os.environ)
-    backup = edit.write(change)
+    backup = edit.write(change, like=path)
     typer.echo(f"{change.file}: {name} {done}" + (f"; before: {backup}" if backup else ""))
     return _reload(operator, path, (lambda: edit.take_back(change)) if was_right else None, (name,))
 
@@ -260,6 +260,7 @@ def import_servers(
     secrets directory.
     """
     from mcpd.cli.importing import Wishes, convert, entries_of, other_projects
+    from mcpd.cli.pinning import newest
 
     if undo == (source is not None):
         raise typer.BadParameter("name a file, or say --undo", ctx, param_hint="FILE")
@@ -271,13 +272,17 @@ def import_servers(
     where = _client_file(source)
     document = _read_json(where)
     wishes = Wishes(
-        taken=_names_in(path), inline=inline, profile=profile, environ=os.environ, home=Path.home()
+        taken=_names_in(path), inline=inline, profile=profile, environ=os.environ, home=Path.home(), newest=newest
     )  # fmt: skip
     converted, rejected = convert(entries_of(document, project), wishes)
     refused = [(one.title, one.reason) for one in rejected]
     if project is None:
         refused += [(name, "it is a project of its own: see --project") for name in other_projects(document)]
     _Import(operator, path, where, file).carry_out(converted, refused, dry_run)
+
+
+def _runs(table: Mapping[str, Any]) -> str:
+    return shlex.join(table["command"]) if "command" in table else " ".join([table["package"], *table.get("args", ())])
 
 
 def _client_file(source: str) -> Path:
@@ -355,7 +360,7 @@ class _Import:
 
     def _tell(self, converted: Sequence[Any], refused: Sequence[tuple[str, str]]) -> None:
         for one in converted:
-            typer.echo(f"  {one.name}  {shlex.join(one.table['command'])}")
+            typer.echo(f"  {one.name}  {_runs(one.table)}")
             for text in one.notes:
                 typer.echo(f"    {text}")
         for title, reason in refused:
@@ -369,7 +374,7 @@ class _Import:
         secrets = {file: value for one in converted for file, value in one.secrets.items()}
         made = imported.write_secrets(secrets_dir, secrets)
         try:
-            backup = edit.write(change, imported.BACKUP)
+            backup = edit.write(change, imported.BACKUP, like=self._path)
         except BaseException:
             imported.remove_secrets(made)
             raise

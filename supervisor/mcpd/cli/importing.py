@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from mcpd.cli import clients
 from mcpd.cli.failures import Failed
+from mcpd.config.runners import Download, download
 
 LONGEST_NAME: Final = 32
 DOWNLOADERS: Final = frozenset({"npx", "pnpm", "bunx", "yarn", "uvx", "uv", "pipx", "docker", "podman", "deno"})
@@ -58,13 +59,15 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Wishes:
-    """How to convert. `taken`: names that the registry has; `inline`: secrets stay in the table; `profile`: of each."""
+    """How to convert. `taken`: names that the registry has; `inline`: secrets stay in the table; `profile`: of each;
+    `newest`: tells a package's version where the entry leaves it open, None where it cannot."""
 
     taken: Collection[str] = ()
     inline: bool = False
     profile: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     home: Path = Path("/")
+    newest: Callable[[Download], str | None] = lambda wanted: None
 
 
 def entries_of(document: Any, project: str | None = None) -> Mapping[str, Any]:
@@ -144,7 +147,7 @@ def _converted(title: str, name: str, entry: Any, wishes: Wishes) -> Converted:
     command = [expanded(word, "command") for word in command]
     if "/" not in command[0] and " " in command[0]:  # some write the whole line as the command
         command = [*command[0].split(), *command[1:]]
-    table: dict[str, Any] = {"command": command}
+    table, pinned = _source(command, wishes)
     if entry.get("cwd"):
         table["cwd"] = expanded(_text(entry["cwd"], "cwd"), "cwd")
     env, secrets = _environment(name, entry.get("env"), expanded, wishes.inline)
@@ -152,12 +155,29 @@ def _converted(title: str, name: str, entry: Any, wishes: Wishes) -> Converted:
         table["env"] = env
     if entry.get("disabled") is True or entry.get("enabled") is False:
         table["enabled"] = False
-    if os.path.basename(command[0]) in DOWNLOADERS:
+    if "command" in table and os.path.basename(command[0]) in DOWNLOADERS:
         table["start_timeout"] = PATIENT
     if wishes.profile is not None:
         table["sandbox"] = {"profile": wishes.profile}
-    notes = [*expanded.notes, *_notes(entry, command, env, wishes.inline)]
+    notes = [*pinned, *expanded.notes, *_notes(entry, command, env, wishes.inline)]
     return Converted(title, name, table, secrets, tuple(notes))
+
+
+def _source(command: list[str], wishes: Wishes) -> tuple[dict[str, Any], list[str]]:
+    """What is run: where the command would download it each time, the package, pinned; and what is to be told of it."""
+    found = download(command)
+    if found is None:
+        return {"command": command}, []
+    version = found.version or wishes.newest(found)
+    if version is None:
+        how = f"write {found.lines} instead; `{found.ask}` tells the newest VERSION"
+        return {"command": command}, [f"it is downloaded by {command[0]} and not pinned: {how}"]
+    table: dict[str, Any] = {"package": found.package(version)}
+    if found.program is not None:
+        table["bin"] = found.program
+    if found.args:
+        table["args"] = list(found.args)
+    return table, [] if found.version else [f"pinned to {version}, the newest; `mcpctl upgrade` moves it"]
 
 
 def _check_kind(entry: Mapping[str, Any]) -> None:

@@ -41,19 +41,28 @@ _NAME: Final = "installer"
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One installation while it is made: `home`, and `made`, which is seen inside as `final`."""
+    """One installation while it is made: `made`, which is seen inside as `final`.
+
+    `bare` is the home in which code of the package may run: in `home` there is what the installers left.
+    """
 
     home: Path
+    bare: Path
     made: Path
     final: Path
 
     @classmethod
     def under(cls, partial: Path, final: Path) -> Bench:
-        bench = cls(partial / "home", partial / "made", final)
-        for directory in (bench.home, bench.home / "tmp", bench.made):
+        bench = cls(partial / "home", partial / "bare", partial / "made", final)
+        for directory in bench.directories:
             directory.mkdir()
             directory.chmod(0o755)  # bubblewrap enters the home before it becomes the user; those above are closed
         return bench
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """What the installer may write to."""
+        return self.home, self.home / "tmp", self.bare, self.bare / "tmp", self.made
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class Workshop:
         architecture = seccomp.ARCHITECTURES[self._facts.architecture]
         uid, gid = (user.uid, user.gid) if user is not None else (os.getuid(), os.getgid())
         if user is not None:
-            for directory in (bench.home, bench.home / "tmp", bench.made):
+            for directory in bench.directories:
                 os.chown(directory, uid, gid)
         files = host.system_files(uid, gid, own_network=False)
         variables = {"TMPDIR": TMP}
@@ -125,7 +134,7 @@ class Workshop:
             ground=ground,
             host=host.look_around(),
             user=user,
-            state=str(bench.home),
+            state=str(bench.bare if step.runs_package else bench.home),
             filter=seccomp.base_filter(architecture),
             resolver=host.resolver(),
             mounts=(Bind(str(bench.made), str(bench.final), writable=True),),
