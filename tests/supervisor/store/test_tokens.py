@@ -90,4 +90,3 @@ def test_tokens_are_told_apart() -> None:
 def test_no_token_is_kept_in_memory() -> None:
     verifier = TokenVerifier({"ada": b"a-secret"})
     assert "a-secret" not in str([verifier._known, verifier._fixed])
-
