@@ -1,4 +1,4 @@
-"""The commands of `mcpctl` that change the registry's files, and then have the daemon read them.
+"""The commands of `mcpctl` that change the registry's files for one server, and then have the daemon read them.
 
 A change is checked as the daemon would check it, before it is written; what the daemon refuses all the same (its PATH
 may be another) is taken back.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcpd.cli.failures import BAD_CONFIG, FAILED, Failed, complain
 from mcpd.cli.options import Operator, server_names
 from mcpd.control.client import NoDaemon, Refused
-from mcpd.errors import ConfigError, NotFound
+from mcpd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mcpd.config.edit import Edit
+    from mcpd.config.rewrite import Edit
     from mcpd.control.view import ReloadReport
-
-LARGEST_INPUT: Final = 64 * 1024 * 1024
 
 Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change in the file; change nothing.")]
@@ -38,10 +36,6 @@ def add_to(app: typer.Typer) -> None:
     app.command()(remove)
     app.command()(enable)
     app.command()(disable)
-    app.command("import")(import_servers)
-
-
-# -- One server ------------------------------------------------------------------------------------------------------
 
 
 def add(
@@ -140,7 +134,7 @@ def enable(ctx: typer.Context, name: Server, dry_run: DryRun = False) -> None:
     from mcpd.config import edit
 
     if carry_out(ctx, lambda path: edit.enable(path, name, True), name, "enabled", dry_run):
-        state = next((one.state for one in _operator(ctx).client.servers() if one.name == name), "")
+        state = next((one.state for one in operator_of(ctx).client.servers() if one.name == name), "")
         if state == "STOPPED":
             typer.echo(f"{name} was stopped by hand: `mcpctl start {name}` starts it", err=True)
 
@@ -156,9 +150,9 @@ def carry_out(
     ctx: typer.Context, plan: Callable[[Path], Edit], name: str, done: str, dry_run: bool, may_make: bool = False
 ) -> bool:
     """Make the change; returns whether a daemon has it."""
-    from mcpd.config import edit
+    from mcpd.config import edit, rewrite
 
-    operator = _operator(ctx)
+    operator = operator_of(ctx)
     path = registry_path(operator, may_make=may_make)
     change = plan(path)
     if not change:
@@ -170,9 +164,9 @@ def carry_out(
         typer.echo(change.diff(), nl=False)
         return False
     was_right = not edit.problems(path, os.environ)
-    backup = edit.write(change, like=path)
+    backup = rewrite.write(change, like=path)
     typer.echo(f"{change.file}: {name} {done}" + (f"; before: {backup}" if backup else ""))
-    return _reload(operator, path, (lambda: edit.take_back(change)) if was_right else None, (name,))
+    return reload(operator, path, (lambda: rewrite.take_back(change)) if was_right else None, (name,))
 
 
 def registry_path(operator: Operator, *, may_make: bool = False) -> Path:
@@ -196,7 +190,7 @@ def registry_path(operator: Operator, *, may_make: bool = False) -> Path:
         return config_home(os.environ) / "mcpd" / "mcpd.toml"
 
 
-def _reload(operator: Operator, path: Path, take_back: Callable[[], None] | None, names: Sequence[str]) -> bool:
+def reload(operator: Operator, path: Path, take_back: Callable[[], None] | None, names: Sequence[str]) -> bool:
     """Have the daemon read the registry, if one runs; if it refuses, take the change back, and raise Failed."""
     try:
         runs_with = Path(operator.client.daemon().registry)
@@ -232,200 +226,6 @@ def _tell(report: ReloadReport, names: Sequence[str]) -> None:
         raise typer.Exit(FAILED)
 
 
-# -- Many at once ----------------------------------------------------------------------------------------------------
-
-
-def import_servers(
-    ctx: typer.Context,
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE", help="A client's configuration; or claude-desktop, claude-code, cursor, vscode."
-        ),
-    ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Leave what looks secret in the registry.")] = False,
-    profile: Annotated[
-        str, typer.Option(metavar="PROFILE", help="The sandbox of each; see docs/sandbox.md.")
-    ] = "unsandboxed",
-    project: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Those of one project in Claude Code's file.")
-    ] = None,
-    file: Into = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take out what the last import brought.")] = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Take over the servers that a client starts itself.
-
-    They run as they did: unsandboxed, unless --profile says otherwise. What looks like a secret becomes a file in the
-    secrets directory.
-    """
-    from mcpd.cli.importing import Wishes, convert, entries_of, other_projects
-    from mcpd.cli.pinning import newest
-
-    if undo == (source is not None):
-        raise typer.BadParameter("name a file, or say --undo", ctx, param_hint="FILE")
-    operator = _operator(ctx)
-    if source is None:
-        _undo_import(operator, registry_path(operator), dry_run)
-        return
-    path = registry_path(operator, may_make=True)
-    where = _client_file(source)
-    document = _read_json(where)
-    wishes = Wishes(
-        taken=_names_in(path), inline=inline, profile=profile, environ=os.environ, home=Path.home(), newest=newest
-    )  # fmt: skip
-    converted, rejected = convert(entries_of(document, project), wishes)
-    refused = [(one.title, one.reason) for one in rejected]
-    if project is None:
-        refused += [(name, "it is a project of its own: see --project") for name in other_projects(document)]
-    _Import(operator, path, where, file).carry_out(converted, refused, dry_run)
-
-
-def _runs(table: Mapping[str, Any]) -> str:
-    return shlex.join(table["command"]) if "command" in table else " ".join([table["package"], *table.get("args", ())])
-
-
-def _client_file(source: str) -> Path:
-    import sys
-
-    from mcpd.cli.clients import TARGETS
-
-    if source in TARGETS and not Path(source).exists():
-        return TARGETS[source].path(sys.platform, os.environ, Path.home())
-    return Path(os.path.abspath(os.path.expanduser(source)))
-
-
-def _read_json(path: Path) -> Any:
-    from mcpd.cli.jsonedit import NotJson, read
-
-    with path.open("rb") as stream:
-        content = stream.read(LARGEST_INPUT + 1)
-    if len(content) > LARGEST_INPUT:
-        raise Failed(f"{path}: is over {LARGEST_INPUT} bytes", "is it the right file?")
-    try:
-        return read(content.decode("utf-8-sig"))
-    except (NotJson, UnicodeDecodeError) as error:
-        raise Failed(f"{path}: {error}", "mend the file; it was only read") from None
-
-
-def _names_in(path: Path) -> frozenset[str]:
-    """The servers of the registry. Raises ConfigError if it cannot be used as it is."""
-    from mcpd.config.load import load
-
-    return frozenset(load(path, os.environ, tolerate_missing=True).servers) if path.exists() else frozenset()
-
-
-class _Import:
-    """One import into one file; what it did is noted beside the registry, to be undone."""
-
-    def __init__(self, operator: Operator, path: Path, source: Path, file: Path | None) -> None:
-        self._operator = operator
-        self._path = path
-        self._source = source
-        self._file = file
-
-    def carry_out(self, converted: Sequence[Any], refused: list[tuple[str, str]], dry_run: bool) -> None:
-        """Add what can be added; tell of everything."""
-        change, converted = self._plan(converted, refused)
-        if not dry_run or change is None:
-            self._tell(converted, refused)
-        if change is None:
-            if refused:
-                raise typer.Exit(FAILED)
-            typer.echo(f"{self._source}: there is no server in it")
-            return
-        if dry_run:
-            typer.echo(change.diff(), nl=False)
-            self._tell((), refused)
-            return
-        self._write(change, converted)
-
-    def _plan(self, converted: Sequence[Any], refused: list[tuple[str, str]]) -> tuple[Edit | None, Sequence[Any]]:
-        """The edit for those entries that are right by themselves; the others go to `refused`."""
-        from mcpd.config import edit
-
-        left = list(converted)
-        while left:
-            tables = {one.name: one.table for one in left}
-            change = edit.add(self._path, tables, file=self._file, comment=f"imported from {self._source}")
-            new = edit.objections(self._path, change, os.environ)
-            if not new:
-                return change, left
-            wrong = {one.name: str(problem) for one in left for problem in new if _is_about(problem.key, one.name)}
-            if not wrong:
-                raise ConfigError(*new)
-            refused += [(one.title, wrong[one.name]) for one in left if one.name in wrong]
-            left = [one for one in left if one.name not in wrong]
-        return None, ()
-
-    def _tell(self, converted: Sequence[Any], refused: Sequence[tuple[str, str]]) -> None:
-        for one in converted:
-            typer.echo(f"  {one.name}  {_runs(one.table)}")
-            for text in one.notes:
-                typer.echo(f"    {text}")
-        for title, reason in refused:
-            typer.echo(f"  not converted: {title}: {reason}", err=True)
-
-    def _write(self, change: Edit, converted: Sequence[Any]) -> None:
-        from mcpd.cli import imported
-        from mcpd.config import edit
-
-        secrets_dir = self._secrets_dir(change)
-        secrets = {file: value for one in converted for file, value in one.secrets.items()}
-        made = imported.write_secrets(secrets_dir, secrets)
-        try:
-            backup = edit.write(change, imported.BACKUP, like=self._path)
-        except BaseException:
-            imported.remove_secrets(made)
-            raise
-        names = [one.name for one in converted]
-        imported.remember(self._path, imported.note_of(self._source, change, backup, made, names))
-        for secret in made:
-            typer.echo(f"{secret}: the secret of a server, mode 0600")
-        typer.echo(f"{change.file}: {len(names)} added; `mcpctl import --undo` takes them out again")
-
-        def take_back() -> None:
-            edit.take_back(change)
-            imported.remove_secrets(made)
-            imported.forget(self._path)
-
-        _reload(self._operator, self._path, take_back, names)
-
-    def _secrets_dir(self, change: Edit) -> Path:
-        from mcpd.config.load import load
-
-        instead: Mapping[Path, str] = {change.file: change.after}
-        return load(self._path, os.environ, tolerate_missing=True, instead=instead).daemon.secrets_dir
-
-
-def _is_about(key: str, name: str) -> bool:
-    return key == f"servers.{name}" or key.startswith(f"servers.{name}.")
-
-
-def _undo_import(operator: Operator, path: Path, dry_run: bool) -> None:
-    from mcpd.cli import imported
-    from mcpd.config import edit
-
-    note = imported.noted(path)
-    if note is None:
-        raise Failed(f"{path}: no import is noted beside it", "`mcpctl remove NAME` takes out one server")
-    try:
-        change = imported.undoing(path, note)
-    except NotFound:
-        change = None
-    if change is not None:
-        if new := edit.objections(path, change, os.environ):
-            raise ConfigError(*new)
-        if dry_run:
-            typer.echo(change.diff(), nl=False)
-            return
-        edit.write(change)
-    imported.remove_secrets(note.secrets)
-    imported.forget(path)
-    typer.echo(f"{note.file}: as before the import of {note.source}")
-    _reload(operator, path, None, ())
-
-
-def _operator(ctx: typer.Context) -> Operator:
+def operator_of(ctx: typer.Context) -> Operator:
     assert isinstance(ctx.obj, Operator)
     return ctx.obj

@@ -14,7 +14,7 @@ import msgspec
 
 from mcpd.cli.failures import Failed
 from mcpd.config import edit
-from mcpd.config.edit import Edit
+from mcpd.config.rewrite import Edit
 from mcpd.errors import NotFound
 
 BACKUP: Final = ".before-import"

@@ -16,8 +16,7 @@ import msgspec
 import typer
 
 from mcpd import __version__
-from mcpd.cli import audit, tokens
-from mcpd.cli.editing import add_to
+from mcpd.cli import audit, editing, import_command, tokens
 from mcpd.cli.failures import FAILED, Commands, Failed
 from mcpd.cli.options import Config, Json, Operator, Socket, server_names
 from mcpd.cli.upgrading import upgrade
@@ -355,7 +354,8 @@ def client_config(
     typer.echo(f"next: {kind.next_step}")
 
 
-add_to(app)
+editing.add_to(app)
+import_command.add_to(app)
 app.command()(upgrade)
 
 

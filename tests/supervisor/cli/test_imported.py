@@ -10,7 +10,7 @@ import pytest
 
 from mcpd.cli import imported
 from mcpd.cli.failures import Failed
-from mcpd.config import edit
+from mcpd.config import edit, rewrite
 from mcpd.errors import NotFound
 
 
@@ -50,12 +50,12 @@ def test_note_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "mcpd.toml"
     path.write_text("")
     change = edit.add(path, {"a": {"command": ["cat"]}})
-    note = imported.note_of(Path("/x.json"), change, edit.write(change, imported.BACKUP), (), ["a"])
+    note = imported.note_of(Path("/x.json"), change, rewrite.write(change, imported.BACKUP), (), ["a"])
 
     assert imported.noted(path) is None
     imported.remember(path, note)
     assert imported.noted(path) == note
-    assert imported.undoing(path, note) == edit.Edit(path, change.after, "")
+    assert imported.undoing(path, note) == rewrite.Edit(path, change.after, "")
     imported.forget(path)
     assert imported.noted(path) is None
 
@@ -71,13 +71,13 @@ def test_undo_without_the_copy_or_the_servers(tmp_path: Path) -> None:
     path = tmp_path / "mcpd.toml"
     path.write_text("")
     change = edit.add(path, {"a": {"command": ["cat"]}})
-    backup = edit.write(change, imported.BACKUP)
+    backup = rewrite.write(change, imported.BACKUP)
     assert backup is not None
     note = imported.note_of(Path("/x.json"), change, backup, (), ["a"])
     backup.unlink()
 
     with pytest.raises(Failed, match="the copy is gone"):
         imported.undoing(path, note)
-    edit.write(edit.remove(path, "a"))
+    rewrite.write(edit.remove(path, "a"))
     with pytest.raises(NotFound, match="none of the imported servers"):
         imported.undoing(path, note)

@@ -11,8 +11,8 @@ import tomli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpd.config import edit
-from mcpd.config.edit import Edit
+from mcpd.config import edit, rewrite
+from mcpd.config.rewrite import Edit
 from mcpd.errors import ConfigError, NotFound
 from support.registries import write
 
@@ -188,7 +188,7 @@ def test_add_makes_the_registry_if_there_is_none(tmp_path: Path) -> None:
     assert edit.objections(path, change, ENVIRON) == ()
     assert not path.parent.exists()
 
-    assert edit.write(change) is None
+    assert rewrite.write(change) is None
 
     assert path.read_text() == change.after
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -283,56 +283,3 @@ def test_objections_are_those_that_the_edit_brings(tmp_path: Path) -> None:
     assert (problem.file, problem.key) == (None, "views.desk.servers[0]")
     (problem,) = edit.objections(path, edit.add(path, {"n": {"command": ["no-such-other"]}}), ENVIRON)
     assert problem.key == "servers.n.command"
-
-
-def test_write_replaces_the_file_and_keeps_a_copy(tmp_path: Path) -> None:
-    path = write(tmp_path, SAMPLE)
-    path.chmod(0o640)
-    change = edit.remove(path, "time")
-
-    backup = edit.write(change)
-
-    assert backup == tmp_path / "mcpd.toml.bak"
-    assert backup.read_text() == SAMPLE
-    assert path.read_text() == change.after
-    assert [stat.S_IMODE(one.stat().st_mode) for one in (path, backup)] == [0o640, 0o640]
-    assert sorted(os.listdir(tmp_path)) == ["mcpd.toml", "mcpd.toml.bak"]
-
-    edit.take_back(change)
-
-    assert path.read_text() == SAMPLE
-
-
-def test_link_stays_a_link(tmp_path: Path) -> None:
-    real = write(tmp_path, SAMPLE, "dotfiles/mcpd.toml")
-    path = tmp_path / "mcpd.toml"
-    path.symlink_to(real)
-
-    edit.write(edit.remove(path, "time"))
-
-    assert path.is_symlink()
-    assert "servers.time" not in real.read_text()
-
-
-def test_file_that_somebody_changed_meanwhile_is_left(tmp_path: Path) -> None:
-    path = write(tmp_path, SAMPLE)
-    change = edit.remove(path, "time")
-    path.write_text("# mine\n")
-
-    with pytest.raises(ConfigError, match="changed by somebody else"):
-        edit.write(change)
-    with pytest.raises(ConfigError, match="changed by somebody else"):
-        edit.take_back(change)
-
-    assert path.read_text() == "# mine\n"
-    assert os.listdir(tmp_path) == ["mcpd.toml"]
-
-
-def test_new_file_is_taken_back_by_removing_it(tmp_path: Path) -> None:
-    path = tmp_path / "mcpd.toml"
-    change = edit.add(path, {"a": {"command": ["cat"]}})
-    edit.write(change)
-
-    edit.take_back(change)
-
-    assert os.listdir(tmp_path) == []
