@@ -58,7 +58,7 @@ class Peer:
         if name == "exit":
             os._exit(arguments["code"])
         if name == "hold":
-            with open(arguments["path"], "rb") as fifo:
+            with open(arguments["path"], "rb", buffering=0) as fifo:
                 fifo.read(1)
         if name == "grow":
             self.tools = [*self.tools, {"name": arguments["tool"], "inputSchema": {"type": "object"}}]

@@ -10,7 +10,7 @@ from mcp_peer import Peer
 
 class Waits(Peer):
     def initialize(self, id, params):
-        with open(sys.argv[1], "rb") as fifo:
+        with open(sys.argv[1], "rb", buffering=0) as fifo:
             fifo.read(1)
         super().initialize(id, params)
 

@@ -156,9 +156,9 @@ class Push:
 class Client:
     """A client's session at a server, past its handshake."""
 
-    def __init__(self, ship: Ship, server: str, **capabilities: Any) -> None:
+    def __init__(self, ship: Ship, server: str, *, push: Push | None = None, **capabilities: Any) -> None:
         self._ship = ship
-        self._push = Push()
+        self._push = push or Push()
         self._numbers = itertools.count(1)
         self.session = ship.relay.open_session(View("server", server), "someone", "stdio", self._push)
         self._capabilities = capabilities

@@ -7,16 +7,17 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mcpd.config.registry import Registry, SandboxSpec, ServerSpec
+from mcpd.config.registry import LimitsSpec, Registry, SandboxSpec, ServerSpec
 from mcpd.process import tree
 from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
 from mcpd.process.launch import spawn
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
+from mcpd.sandbox.limits import limits
 from mcpd.sandbox.policy import LaunchPlan, SandboxFacts, plan
 from mcpd.sandbox.probe import find_launcher, probe
 
@@ -105,7 +106,10 @@ class PlainPlanner:
     def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan:
         spec = spec.model_copy(update={"sandbox": SandboxSpec(profile="unsandboxed")})
         cookie = tree.cookie_for(registry.daemon.runtime_dir)
-        return plan(spec, env, facts(), base=os.environ, cookie=cookie, launcher=find_launcher())
+        found = plan(spec, env, facts(), base=os.environ, cookie=cookie, launcher=find_launcher())
+        if spec.limits == LimitsSpec():
+            return found
+        return replace(found, limits=limits(spec.limits, controllers=frozenset(), counts_processes=False))
 
     def profile_of(self, spec: ServerSpec) -> str:
         return "unsandboxed"

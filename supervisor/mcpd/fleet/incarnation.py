@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
@@ -31,8 +32,10 @@ from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
 from mcpd.process.stderr import StderrLog
 from mcpd.routing.info import ListKind, ServerInfo
+from mcpd.wire import jsonrpc, methods
 from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message
+from mcpd.wire.lines import MAX_LINE
 
 BROKEN_GRACE = 0.1
 """A process that ends closes its stdin a moment before its end is known; only one that lives on "closed its stdin"."""
@@ -47,6 +50,7 @@ SLOWEST_DRAIN_LOOK = 0.05
 
 P = ParamSpec("P")
 
+_ID = re.compile(rb'"id"\s*:\s*([0-9]{1,18})\s*[,}]')
 _log = structlog.get_logger("mcpd.fleet")
 _KINDS: dict[str, tuple[ListKind, ...]] = {
     "tools": ("tools",),
@@ -134,6 +138,8 @@ class Incarnation:
         self._last_byte = at = self._clock.monotonic()
         self._log.noise(b"[%b line] %b" % (kind.encode(), sample))
         self.meter.heard(at, overlong=kind == "overlong")
+        if kind == "overlong":
+            self._answer_for(sample)
         self._heed_noise(at)
 
     def noise_frame(self, frame: bytes) -> None:
@@ -289,6 +295,15 @@ class Incarnation:
 
     def _condemn(self, result: Result, message: str) -> None:
         self._post(Condemned(self._clock.monotonic(), result, message))
+
+    def _answer_for(self, sample: bytes) -> None:
+        """A line that was too long was discarded; if it was an answer, its call must not wait for another."""
+        awaited = self._relay.awaited(self.key)
+        found = _ID.search(sample)
+        number = int(found[1]) if found is not None else awaited[0] if len(awaited) == 1 else 0
+        if number in awaited and b'"method"' not in sample:
+            text = f"server {self.spec.name!r} answered with a line of over {MAX_LINE >> 20} MiB, which was discarded"
+            self._receive(jsonrpc.error(b"%d" % number, methods.SERVER_UNAVAILABLE, text))
 
     # health
 

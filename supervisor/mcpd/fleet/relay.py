@@ -200,6 +200,11 @@ class Relay:
         upstream = self._state.upstreams.get(key)
         return len(upstream.calls) if upstream else 0
 
+    def awaited(self, key: str) -> list[int]:
+        """The ids under which an instance has the calls that somebody waits for."""
+        upstream = self._state.upstreams.get(key)
+        return [number for number, call in upstream.calls.items() if not call.over] if upstream else []
+
     def oldest_call(self, key: str) -> float | None:
         """When the oldest call in flight began, or last showed progress (monotonic seconds).
 

@@ -154,7 +154,7 @@ async def test_another_command_ends_a_replacement_that_is_under_way(tmp_path: Pa
 
 async def test_the_old_one_may_die_meanwhile(tmp_path: Path) -> None:
     with gate(tmp_path) as held:
-        waits = spec("time", "mcp_waits.py", str(held.path), restart_delay=60.0)
+        waits = spec("time", "mcp_waits.py", str(held.path))
         async with sailing(registry(tmp_path, waits)) as ship:
             held.open_()
             await ship.ready("time")
@@ -163,9 +163,13 @@ async def test_the_old_one_may_die_meanwhile(tmp_path: Path) -> None:
                 while len(ship.fleet.instances) < 2:
                     await asyncio.sleep(0)
             os.kill(ship.pid("time"), signal.SIGKILL)
-            await ship.until("time", State.BACKOFF)
+            await ship.until("time", State.INITIALIZING, generation=2)
 
-            held.open_()
+            held.open_()  # one of the two
+            async with asyncio.timeout(DEADLINE):
+                while not any(one.state is State.READY for one in ship.fleet.instances.values()):
+                    await asyncio.sleep(0.001)
+            held.open_()  # and the other, if it is the new one
 
             assert (await command(rolling)).ok
             await alone(ship, "time")
