@@ -1,8 +1,8 @@
 """The audit log: who called what, when, for how long, and how it ended; one JSON object a line, only ever added to.
 
-The router notes each call that is over in its journal, which costs it a tuple. A few times a second the journal is taken, made
-into lines and written by a thread. Nothing waits for that: what cannot be written is counted, and told in the log when
-it can be written again.
+The router notes each call that is over in its journal, which costs it a tuple. A few times a second the journal is
+taken, made into lines and written by a thread. Nothing waits for that: what cannot be written is counted, and told in
+the log when it can be written again.
 """
 
 from __future__ import annotations

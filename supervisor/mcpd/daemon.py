@@ -202,8 +202,15 @@ class Daemon:
 
     def _authenticator(self) -> Authenticator:
         self._tokens: Tokens | None = None
-        if self._registry.frontdoor.auth == "none":
+        self._keys: KeyRing | None = None
+        settings = self._registry.frontdoor
+        if settings.auth == "none":
             return OpenAuthenticator()
+        if settings.auth == "jwt":
+            from mcpd.frontdoor.jwt import JwtAuthenticator, KeyRing
+
+            self._keys = KeyRing(settings.jwt.jwks, settings.jwt.algorithms)
+            return JwtAuthenticator(settings.jwt, self._keys, self._clock.wall)
         self._tokens = Tokens(self._registry.daemon.state_dir, self._clock.wall)
         return BearerAuthenticator(self._tokens.verifier, self._tokens.principal_of)
 
@@ -217,6 +224,8 @@ class Daemon:
             group.create_task(self._reap(), name="reaper"),
             group.create_task(self._reload_when_asked(), name="reload"),
         ]
+        if self._keys is not None:
+            self._tasks.append(group.create_task(self._keys.run(), name="jwt-keys"))
         if self._auditor is not None:
             self._tasks.append(group.create_task(self._auditor.run(), name="audit"))
         if self._registry.daemon.watch:

@@ -31,9 +31,7 @@ def _nothing(_: Any) -> bool:
 
 
 # `*` stands for any one key.
-NOT_YET: Final[Mapping[KeyPath, NotYet]] = {
-    ("frontdoor", "auth"): NotYet("signed tokens", 'use "token" or "none"', _only("token", "none")),
-}
+NOT_YET: Final[Mapping[KeyPath, NotYet]] = {}
 
 
 def not_yet(prefix: KeyPath, data: Any) -> Iterator[tuple[KeyPath, NotYet]]:

@@ -31,6 +31,7 @@ from mcpd.frontdoor.asgi import (
     refusal,
     refusal_of,
 )
+from mcpd.frontdoor.challenge import WELL_KNOWN
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.guard import Guard
 from mcpd.frontdoor.limits import is_loopback
@@ -100,10 +101,14 @@ class FrontDoor:
                 if scope["method"] == "OPTIONS":
                     raise Refusal(_preflight(headers))
             route = self._routes.get(scope["path"])
+            if route is None and scope["path"].startswith(WELL_KNOWN):
+                _only_get(scope)
+                await self._metadata(scope, headers).send(send)
+                return
             if route is None and (cold := self._cold.get(_inner(scope))) is not None:
                 await cold(scope, headers).send(send)
                 return
-            principal = self._guard.principal(headers, scope.get("client"))
+            principal = self._guard.principal(headers, scope.get("client"), scope["path"])
             endpoint, view = route or self._resolve(scope, principal)
             if principal.grants is not EVERYTHING:
                 self._check_sight(view, principal)
@@ -128,7 +133,7 @@ class FrontDoor:
             checked = self._guard.headers(headers)
             if b"origin" in checked:
                 return None
-            principal = self._guard.principal(checked, scope["client"])
+            principal = self._guard.principal(checked, scope["client"], path)
             endpoint, view = self._direct_routes[path]
             if principal.grants is not EVERYTHING:
                 self._check_sight(view, principal)
@@ -190,6 +195,13 @@ class FrontDoor:
         relay = self._context.relay
         there = [path_of(view) for view in self._endpoints() if relay.knows(view, principal.grants)]
         return refusal(404, f"{message}; see error.data for what there is", data={"endpoints": there})
+
+    def _metadata(self, scope: Scope, headers: Headers) -> Reply:
+        """Which authorization server makes the tokens for an endpoint, for whoever asks (RFC 9728, section 3)."""
+        metadata = self._guard.metadata(headers, scope.get("client"), scope["path"].removeprefix(WELL_KNOWN))
+        if metadata is None:
+            raise refusal(404, "there is no authorization server here; tokens are made by `mcpctl token create`")
+        return _json(200, metadata)
 
     def _healthz(self, scope: Scope, headers: Headers) -> Reply:
         self._known_or_local(scope, headers)

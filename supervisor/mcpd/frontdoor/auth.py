@@ -11,11 +11,27 @@ from mcpd.wire.principal import Principal
 ANYBODY: Final = Principal("anybody")
 
 
+class Denied(Exception):
+    """Credentials that are worth nothing, and why; `error` in the words of RFC 6750, section 3.1.
+
+    `counts`: whether it was wrong, and not merely too late. `scope`: which scopes would do.
+    """
+
+    def __init__(
+        self, error: str, description: str, status: int = 401, scope: str = "", *, counts: bool = True
+    ) -> None:
+        super().__init__(description)
+        self.error = error
+        self.status = status
+        self.scope = scope
+        self.counts = counts and status == 401
+
+
 class Authenticator(Protocol):
     """Turns a request's credentials into a principal."""
 
     def principal(self, authorization: bytes | None) -> Principal | None:
-        """Whoever presents this header value, None if it proves nothing."""
+        """Whoever presents this header value, None if it proves nothing. Raises Denied where more is to be said."""
         ...
 
 

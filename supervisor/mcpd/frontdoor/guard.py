@@ -13,7 +13,8 @@ from typing import Final
 
 from mcpd.config.settings import FrontdoorSettings
 from mcpd.frontdoor.asgi import Header, Headers, Refusal, refusal
-from mcpd.frontdoor.auth import Authenticator
+from mcpd.frontdoor.auth import Authenticator, Denied
+from mcpd.frontdoor.challenge import Challenges
 from mcpd.frontdoor.limits import FailureLimit, is_loopback, parse
 from mcpd.wire.principal import Principal
 
@@ -32,15 +33,22 @@ SINGLE: Final = frozenset(
 )
 # Headers that repeat what stands in the body. Said twice they agree with no body: lines are joined by what no line has.
 REPEATING: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-param-")
-CHALLENGE: Final = b'Bearer realm="mcpd"'
-WRONG_TOKEN: Final = CHALLENGE + b', error="invalid_token", error_description="unknown or expired token"'
 
 
 class Guard:
     """Checks headers; raises Refusal. Values that were found good are remembered, so that the usual ones cost a look
     into a set."""
 
-    __slots__ = ("_authenticator", "_good_hosts", "_good_origins", "_hosts", "_origins", "_proxies", "failures")
+    __slots__ = (
+        "_authenticator",
+        "_challenges",
+        "_good_hosts",
+        "_good_origins",
+        "_hosts",
+        "_origins",
+        "_proxies",
+        "failures",
+    )
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authenticator = authenticator
+        self._challenges = Challenges(settings)
         self._proxies = [ip_network(one, strict=False) for one in settings.trusted_proxy]
         self.failures = FailureLimit(clock)
         self._hosts = {name.lower().removesuffix(".") for name in (settings.host, *settings.allowed_hosts)}
@@ -88,36 +97,43 @@ class Guard:
         # each proxy adds the address that it saw at the end; what stands before the last foreign one proves nothing
         return next((one for each in reversed(forwarded) if (one := each.strip()) and not self._is_proxy(one)), "")
 
-    def principal(self, headers: Headers, peer: tuple[str, int] | None = None) -> Principal:
+    def principal(self, headers: Headers, peer: tuple[str, int] | None = None, path: str | bytes = "") -> Principal:
         """Who asks. 401 with a challenge if it is not known (RFC 6750, section 3); 429 for an address that showed wrong
         tokens again and again: then nothing that it shows is looked at for a while, unless it is on this machine."""
         if self._proxies or len(self.failures):
             self._check_address(headers, peer)
         authorization = headers.get(b"authorization")
-        principal = self._authenticator.principal(authorization)
+        try:
+            principal = self._authenticator.principal(authorization)
+        except Denied as denied:
+            raise self._denied(headers, peer, path, denied) from None
         if principal is None:
-            raise self._unknown(headers, peer, authorization)
+            wrong = Denied("invalid_token", "unknown or expired token") if authorization is not None else None
+            raise self._denied(headers, peer, path, wrong)
         return principal
+
+    def metadata(self, headers: Headers, peer: tuple[str, int] | None, path: str) -> dict[str, object] | None:
+        """What is to be known of the authorization server of an endpoint (RFC 9728); None if there is none."""
+        proxied = bool(self._proxies) and peer is not None and self._is_proxy(peer[0])
+        return self._challenges.metadata(headers, path, proxied=proxied)
 
     def _check_address(self, headers: Headers, peer: tuple[str, int] | None) -> None:
         address = self.address(headers, peer)
         if not is_loopback(address) and (wait := self.failures.wait(address)):
             raise _too_often(wait)
 
-    def _unknown(self, headers: Headers, peer: tuple[str, int] | None, authorization: bytes | None) -> Refusal:
-        challenge = CHALLENGE
-        if authorization is not None:
-            challenge = WRONG_TOKEN
+    def _denied(
+        self, headers: Headers, peer: tuple[str, int] | None, path: str | bytes, denied: Denied | None
+    ) -> Refusal:
+        """What answers somebody without credentials (None), or with some that are worth nothing."""
+        if denied is not None and denied.counts:
             address = self.address(headers, peer)
             wait = self.failures.wait(address)
             self.failures.failed(address)
             if wait:
                 return _too_often(wait)
-        return refusal(
-            401,
-            "a bearer token is needed in the Authorization header; `mcpctl token` prints it",
-            headers=((b"www-authenticate", challenge),),
-        )
+        proxied = bool(self._proxies) and peer is not None and self._is_proxy(peer[0])
+        return self._challenges.refusal(headers, path, denied, proxied=proxied)
 
     def _is_proxy(self, address: str) -> bool:
         found = parse(address)

@@ -1,0 +1,162 @@
+"""mcpd as an OAuth 2.1 resource server: keys by https, scopes, and what clients are told."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from support.certificates import write_certificate
+from support.daemon import CHILDREN, Daemon, python_server, wait_for
+from support.issuer import AUDIENCE, ISSUER, Issuer
+
+SERVERS = python_server("one", CHILDREN / "mcp_peer.py") + python_server("two", CHILDREN / "mcp_peer.py")
+ME = Issuer()
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+
+
+class KeyServer:
+    """Serves a key set by https; counts how often it was asked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.cert, key = write_certificate(directory)
+        self.asked = 0
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                owner.asked += 1
+                content = ME.jwks("ec", "rsa")
+                self.send_response(200)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert, key)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"https://localhost:{self.server.server_address[1]}/jwks.json"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[KeyServer]:
+    with tempfile.TemporaryDirectory(prefix="mcpd-t-") as place:
+        served = KeyServer(Path(place))
+        yield served
+        served.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(keys: KeyServer) -> Iterator[Daemon]:
+    frontdoor = f"""auth = "jwt"
+[frontdoor.jwt]
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks = "{keys.url}"
+scopes = {{ all = "*", one = ["one"] }}
+"""
+    daemon = Daemon(SERVERS, frontdoor=frontdoor)
+    daemon.env["SSL_CERT_FILE"] = str(keys.cert)
+    try:
+        daemon.start()
+        wait_for(lambda: post(daemon, "/mcp", ME.token(scope="all")).status_code == 200, "the keys are there")
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def post(daemon: Daemon, path: str, token: str | None) -> httpx2.Response:
+    headers = {"accept": "application/json, text/event-stream"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    with httpx2.Client(trust_env=False) as client:
+        return client.post(daemon.url + path, json=INITIALIZE, headers=headers)
+
+
+def get(daemon: Daemon, path: str) -> httpx2.Response:
+    with httpx2.Client(trust_env=False) as client:
+        return client.get(daemon.url + path)
+
+
+def test_scopes_open_servers(daemon: Daemon) -> None:
+    assert post(daemon, "/servers/one/mcp", ME.token("rsa", scope="one")).status_code == 200
+    assert post(daemon, "/servers/two/mcp", ME.token("rsa", scope="one")).status_code == 404
+    assert post(daemon, "/servers/two/mcp", ME.token(scope="one all")).status_code == 200
+
+
+def test_without_a_token_the_client_is_shown_the_way(daemon: Daemon) -> None:
+    refused = post(daemon, "/servers/one/mcp", None)
+    assert refused.status_code == 401
+    challenge = refused.headers["www-authenticate"]
+    where = f"{daemon.url}/.well-known/oauth-protected-resource/servers/one/mcp"
+    assert challenge == f'Bearer realm="mcpd", resource_metadata="{where}"'
+
+    metadata = get(daemon, "/.well-known/oauth-protected-resource/servers/one/mcp")
+    assert metadata.json() == {
+        "resource": f"{daemon.url}/servers/one/mcp",
+        "authorization_servers": [ISSUER],
+        "bearer_methods_supported": ["header"],
+        "resource_name": "mcpd",
+        "scopes_supported": ["all", "one"],
+    }
+    assert get(daemon, "/.well-known/oauth-protected-resource").json()["resource"] == daemon.url
+
+
+def test_what_is_hidden_is_not_told_by_metadata(daemon: Daemon) -> None:
+    known = get(daemon, "/.well-known/oauth-protected-resource/servers/one/mcp")
+    unknown = get(daemon, "/.well-known/oauth-protected-resource/servers/six/mcp")
+    assert known.text.replace("/one/", "/six/") == unknown.text
+
+
+def test_a_bad_token_is_told_why(daemon: Daemon) -> None:
+    refused = post(daemon, "/mcp", ME.token(aud="https://other.example"))
+    assert refused.status_code == 401
+    assert (
+        'error="invalid_token", error_description="the token is for somebody else"'
+        in refused.headers["www-authenticate"]
+    )
+
+
+def test_a_token_without_scopes_is_told_which_it_needs(daemon: Daemon) -> None:
+    refused = post(daemon, "/mcp", ME.token(scope="other"))
+    assert refused.status_code == 403
+    assert 'error="insufficient_scope"' in refused.headers["www-authenticate"]
+    assert 'scope="all one"' in refused.headers["www-authenticate"]
+
+
+def test_made_up_keys_do_not_make_it_ask_again_and_again(daemon: Daemon, keys: KeyServer) -> None:
+    before = keys.asked
+    for _ in range(5):
+        assert post(daemon, "/mcp", Issuer().token("ed")).status_code in (401, 429)
+    assert keys.asked <= before + 1
+
+
+def test_there_are_no_tokens_of_our_own(daemon: Daemon) -> None:
+    assert not (daemon.home / "state" / "token").exists()
+    refused = daemon.ctl("token", "create", "x", check=False)
+    assert (refused.returncode, "knows no tokens" in refused.stderr) == (1, True)
+    assert json.loads(daemon.ctl("list", "--json").stdout)
