@@ -301,7 +301,7 @@ class Incarnation:
         awaited = self._relay.awaited(self.key)
         found = _ID.search(sample)
         number = int(found[1]) if found is not None else awaited[0] if len(awaited) == 1 else 0
-        if number in awaited and b'"method"' not in sample:
+        if number in awaited and sample[:1] == b"{" and b'"method"' not in sample:
             text = f"server {self.spec.name!r} answered with a line of over {MAX_LINE >> 20} MiB, which was discarded"
             self._receive(jsonrpc.error(b"%d" % number, methods.SERVER_UNAVAILABLE, text))
 
