@@ -65,7 +65,7 @@ class SpawnError(McpdError):
 class NotFound(McpdError):
     """There is no server, view or session of that name."""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str = "", remedy: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
 
