@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -272,10 +273,16 @@ def installed(tmp_path: Path) -> Path:
 
 
 def analyze(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "XDG_RUNTIME_DIR": str(cwd)}
-    return subprocess.run(
-        ["systemd-analyze", *words], cwd=cwd, env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    with tempfile.TemporaryDirectory(prefix="mcpd-t-") as runtime:  # short: sockets of other units are below it
+        return subprocess.run(
+            ["systemd-analyze", *words],
+            cwd=cwd,
+            env={**os.environ, "XDG_RUNTIME_DIR": runtime},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
 
 def is_before_253() -> bool:
