@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from mcpd.process.tree import Process
 from mcpd.process.usage import measure
@@ -22,6 +22,7 @@ from mcpd.sandbox.limits import Limits
 
 PERIOD: Final = 0.25
 SLOT: Final = 0.025  # looks that fall into the same one are made in one turn of the loop
+CROWD: Final = 100  # with more servers than these each is looked at less often, so that all looks together cost no more
 MEMORY_FILES_EVERY: Final = 4
 _MIB = 2**20
 
@@ -42,7 +43,9 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Looks every `PERIOD` until it is stopped, or has found an overstep."""
+    """Looks every `PERIOD` until it is stopped, or has found an overstep; less often where there is a crowd of them."""
+
+    looking: ClassVar[int] = 0  # how many there are
 
     def __init__(self, loop: asyncio.AbstractEventLoop, child: Watched, limits: Limits) -> None:
         self._loop = loop
@@ -52,26 +55,29 @@ class Watchdog:
         self._files = 0
         self._timer: asyncio.TimerHandle | None = None
         if not limits.cgroup and (limits.memory is not None or limits.pids is not None):
+            Watchdog.looking += 1
             self._set_timer()
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            Watchdog.looking -= 1
 
     def _look(self) -> None:
         members = self._child.members()
         found = self._judge(members)
         self._looks += 1
         if found is not None:
-            self._timer = None
+            self.stop()
             self._child.overstepped(found)
         else:
             self._set_timer()
 
     def _set_timer(self) -> None:
         """At the beginning of a slot: to wake up for each of some hundred servers costs more than to look."""
-        self._timer = self._loop.call_at((self._loop.time() + PERIOD) // SLOT * SLOT, self._look)
+        period = PERIOD * max(1.0, Watchdog.looking / CROWD)
+        self._timer = self._loop.call_at((self._loop.time() + period) // SLOT * SLOT, self._look)
 
     def _judge(self, members: list[Process]) -> Overstep | None:
         limits = self._limits
