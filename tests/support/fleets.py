@@ -29,7 +29,7 @@ from mcpd.process.child import Child
 from mcpd.store.store import Store
 from mcpd.wire.address import View
 from mcpd.wire.jsonrpc import Message
-from support.processes import CHILDREN, DEADLINE, PlainPlanner, facts, open_descriptors
+from support.processes import BARE, CHILDREN, DEADLINE, PlainPlanner, facts, open_descriptors
 
 QUICK: dict[str, Any] = {
     "restart_delay": 0.02,
@@ -61,7 +61,8 @@ def registry(root: Path, *specs: ServerSpec, starts: int = 8) -> Registry:
 class Ship:
     """A running fleet with its relay, and what tests ask of both."""
 
-    def __init__(self, wanted: Registry, store: Store | None = None) -> None:
+    def __init__(self, wanted: Registry, store: Store | None = None, *, bare: bool = False) -> None:
+        """`bare`: as on a machine without bubblewrap, and with the rules of the registry's profiles."""
         self.clock = SystemClock()
         self.relay = Relay("0", self.clock, wanted)
         self.shutdowns = 0
@@ -70,8 +71,8 @@ class Ship:
             self.relay,
             store=store,
             clock=self.clock,
-            sandbox=facts(),
-            warden=PlainPlanner(),
+            sandbox=BARE if bare else facts(),
+            warden=None if bare else PlainPlanner(),
             daemon=DaemonFacts("0.1", self.clock.wall(), ("http://127.0.0.1:1",), None, self._shut_down),
         )
 
@@ -220,12 +221,12 @@ async def command(work: Any) -> Outcome:
 
 
 @contextlib.asynccontextmanager
-async def sailing(wanted: Registry, store: Store | None = None) -> AsyncIterator[Ship]:
+async def sailing(wanted: Registry, store: Store | None = None, *, bare: bool = False) -> AsyncIterator[Ship]:
     """Run a fleet for one test. At the end it is stopped, and no process, zombie or descriptor of it is left."""
     facts()
     descriptors = open_descriptors()
     own_children = set(tree.children(os.getpid()))
-    ship = Ship(wanted, store)
+    ship = Ship(wanted, store, bare=bare)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(ship.fleet.run())
         expiring = group.create_task(ship.relay.run())

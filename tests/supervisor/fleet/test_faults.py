@@ -331,6 +331,18 @@ async def test_20_what_cannot_be_executed_fails_at_once_and_is_not_tried_again(t
         assert (status.restarts, status.generation) == (0, 1)
 
 
+async def test_20_without_the_sandbox_tool_nothing_that_needs_it_is_started(tmp_path: Path) -> None:
+    """Not unsandboxed, and not as the daemon's user: not at all."""
+    strict = spec("strict", sandbox={"profile": "strict"})
+    async with sailing(registry(tmp_path, strict), bare=True) as ship:
+        await ship.until("strict", State.FAILED)
+
+        status = ship.fleet.server("strict").status
+        assert (status.last_error or "").startswith("sandbox: ")
+        assert (status.restarts, status.pid) == (0, None)
+        assert ship.instance("strict").exits[0].stderr_tail == b""
+
+
 # -- What it uses ------------------------------------------------------------------------------------------------------
 
 
