@@ -9,10 +9,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import structlog
 
@@ -23,7 +23,7 @@ from mcpd.packages import programs, recipes, settings, shelf
 from mcpd.packages.complaints import explain, last_words
 from mcpd.packages.recipes import Tools
 from mcpd.packages.shelf import Place, Record
-from mcpd.packages.workshop import Bench, Finished, Workshop
+from mcpd.packages.workshop import Bench, Finished, Workshop, to_its_end
 from mcpd.process.stderr import StderrLog
 from mcpd.sandbox.bubblewrap import HOME
 from mcpd.sandbox.policy import DEFAULT_PATH, SandboxFacts
@@ -37,6 +37,8 @@ PROGRESS: Final = 10.0
 """So often it is told that it goes on."""
 
 Tell = Callable[[str], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = structlog.get_logger("mcpd.packages")
 
@@ -88,7 +90,7 @@ class Packages:
         """The newest version that there is. Raises SpawnError."""
         tools, sources = self._tools(package)
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = Path(await asyncio.to_thread(_temporary, self.root))
+        partial = Path(tempfile.mkdtemp(prefix=".ask.", suffix=shelf.PARTIAL, dir=self.root))
         try:
             bench = Bench.under(partial, self.root / ".asked")
             finished: Finished | None = None
@@ -105,24 +107,24 @@ class Packages:
         except TimeoutError:
             raise SpawnError("resources", f"{package}: no version was named within {TIMEOUT:g} s") from None
         finally:
-            await _finally(asyncio.to_thread(shelf.remove_tree, partial))
+            await _in_thread(shelf.remove_tree, partial)
 
     async def _install(self, place: Place, log: StderrLog, tell: Tell) -> Record:
         package = place.package
         tools, sources = self._tools(package)
         began = time.monotonic()
         self._told(log, tell, f"installing {package} with {tools.tool}")
-        partial = await asyncio.to_thread(place.begin)
         try:
+            partial = await _in_thread(place.begin)
             bench = Bench.under(partial, place.directory)
             for step in recipes.install(package, tools, str(place.directory), HOME, scripts=place.scripts):
                 async with _progress(f"installing {package}", began, tell) as heard:
                     finished = await self._workshop.run(step, bench, sources, log, heard)
                 if finished.status.result != "success":
                     raise _failure(package, finished)
-            record = await asyncio.to_thread(_finish, place, bench, tools)
+            record = await _in_thread(_finish, place, bench, tools)
         finally:
-            await _finally(asyncio.to_thread(shelf.remove_tree, partial))
+            await _in_thread(place.clear)
         took = time.monotonic() - began
         self._told(
             log,
@@ -210,7 +212,7 @@ class Packages:
             same = only is None or place.shelf == Place(self.root, only).shelf
             if same and record.package not in names:
                 async with self._locked(place, _ignore):
-                    await asyncio.to_thread(place.remove)
+                    await _in_thread(place.remove)
                 gone.append(record.package)
         return gone
 
@@ -266,9 +268,9 @@ async def _progress(what: str, began: float, tell: Tell) -> AsyncIterator[Tell]:
         timer.cancel()
 
 
-async def _finally(work: Coroutine[object, object, None]) -> None:
-    """Await what has to be done also when its caller is cancelled."""
-    await asyncio.shield(work)
+async def _in_thread(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Work on files, in a thread, to its end."""
+    return await to_its_end(asyncio.to_thread(work, *args, **named))
 
 
 def _taken(descriptor: int) -> bool:
@@ -277,10 +279,6 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _temporary(root: Path) -> str:
-    return tempfile.mkdtemp(prefix=".ask.", suffix=shelf.PARTIAL, dir=root)
 
 
 def _ignore(_: str) -> None:

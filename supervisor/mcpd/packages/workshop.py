@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from mcpd.config import environment
 from mcpd.config.profiles import effective
@@ -37,6 +37,8 @@ LADDER: Final = StopLadder(stdin=0.0, term=0.5, kill=5.0)
 LINES_KEPT: Final = 40
 TMP: Final = f"{HOME}/tmp"  # noqa: S108 - on the disk: wheels do not fit into memory
 _NAME: Final = "installer"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Workshop:
         try:
             status = await listener.ended
         finally:
-            await child.stop(LADDER)
+            await to_its_end(child.stop(LADDER))
         errors = child.stderr_tail.decode("utf-8", "replace").splitlines()
         return Finished(status, (*listener.lines, *errors[-LINES_KEPT:]), listener.output)
 
@@ -158,6 +160,22 @@ class Workshop:
         single = tuple(os.path.realpath(path) for path in named if os.path.isfile(path))
         found = survey.ground
         return Ground((*found.paths, *(one for one in single if not found.covers(one))), found.links)
+
+
+async def to_its_end(work: Coroutine[object, object, T]) -> T:
+    """Await `work`, which is bounded; cancelled, even several times, it ends first: nobody may meet it half done."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at, so that it is not complained of
+        raise cancelled
+    return task.result()
 
 
 class _Listener:

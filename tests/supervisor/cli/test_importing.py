@@ -75,6 +75,36 @@ def test_special_cases(more: dict[str, Any], key: str, value: object) -> None:
     assert one({"command": "cat", **more})[key] == value
 
 
+@pytest.mark.parametrize(
+    ("command", "table"),
+    [
+        ("npx -y @x/y@1.2.3 /p", {"package": "npm:@x/y@1.2.3", "args": ["/p"]}),
+        ("npx y", {"package": "npm:y@9.9.9"}),
+        ("uvx --from x==1.0 other -v", {"package": "pypi:x==1.0", "bin": "other", "args": ["-v"]}),
+        ("uvx x", {"package": "pypi:x==9.9.9"}),
+        ("npx --offline y", {"command": ["npx", "--offline", "y"], "start_timeout": "3m"}),
+    ],
+)
+def test_what_would_be_downloaded_becomes_a_package(command: str, table: dict[str, Any]) -> None:
+    program, *args = command.split()
+    assert one({"command": program, "args": args}, newest=lambda wanted: "9.9.9") == table
+
+
+def test_package_that_cannot_be_pinned_stays_a_command_with_a_note() -> None:
+    (found,), _ = convert({"x": {"command": "npx", "args": ["-y", "y"]}}, Wishes())
+
+    assert found.table["command"] == ["npx", "-y", "y"]
+    assert found.notes[0] == (
+        "it is downloaded by npx and not pinned: "
+        'write package = "npm:y@VERSION" instead; `npm view y version` tells the newest VERSION'
+    )
+
+
+def test_pin_that_was_looked_up_is_told() -> None:
+    (found,), _ = convert({"x": {"command": "npx y"}}, Wishes(newest=lambda wanted: "2.0.0"))
+    assert found.notes == ("pinned to 2.0.0, the newest; `mcpctl upgrade` moves it",)
+
+
 def test_profile_is_that_which_was_asked_for() -> None:
     assert one({"command": "cat"}, profile="strict")["sandbox"] == {"profile": "strict"}
     assert "sandbox" not in one({"command": "cat"})

@@ -283,3 +283,26 @@ def test_objections_are_those_that_the_edit_brings(tmp_path: Path) -> None:
     assert (problem.file, problem.key) == (None, "views.desk.servers[0]")
     (problem,) = edit.objections(path, edit.add(path, {"n": {"command": ["no-such-other"]}}), ENVIRON)
     assert problem.key == "servers.n.command"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('[servers.a]\npackage = "npm:x@1"   # pinned\n', '[servers.a]\npackage = "npm:x@2"   # pinned\n'),
+        ("[servers]\na.package = 'npm:x@1'\n", '[servers]\na.package = "npm:x@2"\n'),
+        ('[servers]\na = { package = "npm:x@1" }\n', '[servers]\na = { package = "npm:x@2" }\n'),
+    ],
+)
+def test_package_is_replaced_where_it_stands(tmp_path: Path, before: str, after: str) -> None:
+    change = edit.repackage(write(tmp_path, before), "a", "npm:x@2")
+
+    assert change.after == after
+
+
+def test_package_that_stands_elsewhere_is_not_invented(tmp_path: Path) -> None:
+    path = write(tmp_path, '[defaults]\npackage = "npm:x@1"\n[servers.a]\nenabled = true\n')
+
+    with pytest.raises(ConfigError, match="is not written in the server's own table"):
+        edit.repackage(path, "a", "npm:x@2")
+    with pytest.raises(NotFound):
+        edit.repackage(path, "b", "npm:x@2")
