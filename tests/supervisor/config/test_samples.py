@@ -32,7 +32,8 @@ def test_what_the_sample_proposes_needs_only_the_programs(tmp_path, environ):
         load(path, environ | {"PATH": "/nowhere"})
 
     problems = caught.value.problems
-    assert {problem.key.rpartition(".")[2] for problem in problems} == {"script", "command", "cwd", "read[0]", "write[0]"}
+    keys = {problem.key.rpartition(".")[2] for problem in problems}
+    assert keys == {"script", "command", "cwd", "read[0]", "write[0]"}
     assert {problem.key.split(".")[1] for problem in problems} == {
         *("time", "files", "notes", "filesystem", "git", "github")  # the other packages bring their programs
     }
