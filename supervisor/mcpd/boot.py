@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mcpd.config.registry import Registry
-from mcpd.process import tree
+from mcpd.process import descriptors, tree
 from mcpd.runtime import RuntimeDir, make_private
 from mcpd.sandbox.probe import probe
 
@@ -39,6 +39,7 @@ def run(
     make_private(settings.logs_dir, "daemon.logs_dir")
     with RuntimeDir(settings.runtime_dir), ThreadPoolExecutor(1, "probe") as pool:
         tree.become_subreaper()
+        descriptors.raise_limit()
         probed = pool.submit(probe)
         import uvloop
 

@@ -74,7 +74,7 @@ def test_27_without_descriptors_operators_are_served_and_starts_wait() -> None:
         before = descriptors(daemon)
         soft, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
         highest = max(int(one.name) for one in Path(f"/proc/{daemon.pid}/fd").iterdir())
-        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (highest + 3, hard))
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (highest + 20, hard))
         try:
             outcome = daemon.control.start("needs")
             assert (outcome.ok, outcome.state) == (False, "BACKOFF")

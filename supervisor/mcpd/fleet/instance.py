@@ -43,6 +43,7 @@ from mcpd.lifecycle.events import Condemned, Event, Gone, Outlived, Result, Spaw
 from mcpd.lifecycle.machine import Lifecycle
 from mcpd.lifecycle.phases import Abandoned, Ended, Exit, Stopping
 from mcpd.lifecycle.states import LIVE, SETTLED, Goal, IllegalTransition, State
+from mcpd.process import descriptors
 from mcpd.process.child import Child
 from mcpd.process.launch import spawn
 from mcpd.process.stderr import StderrLog
@@ -306,6 +307,7 @@ class Instance:
         """Start the process, or say why not. Nothing is awaited in here, so no process can be without its state."""
         around = self._around
         try:
+            descriptors.check_left()
             plan = around.plan(self.spec)
             incarnation = Incarnation(
                 self.key,
