@@ -24,6 +24,8 @@ from mcpd.control.api import ControlApi
 from mcpd.control.view import FleetView, ServerStatus
 from mcpd.errors import ConfigError
 from mcpd.fleet.fleet import DaemonFacts, Fleet
+from mcpd.fleet.pinning import PinOffice
+from mcpd.fleet.pins import LOCK_FILE, Pins
 from mcpd.fleet.relay import Relay
 from mcpd.frontdoor import metrics, sockets
 from mcpd.frontdoor.app import FrontDoor, Readiness
@@ -133,8 +135,10 @@ class Daemon:
             adapt=self._adapt,
         )
         self._auditor = self._open_audit()
+        pins = self._relay.pins = Pins(registry.path.with_name(LOCK_FILE), self.fleet.tell)
         self._build_front_door(authenticator)
-        self._control = ControlApi(self.fleet, self._tokens, self._audit_log.path if self._audit_log else None)
+        audit = self._audit_log.path if self._audit_log else None
+        self._control = ControlApi(self.fleet, self._tokens, audit, PinOffice(self.fleet, pins))
         self._control_listener = Listener(
             cast(App, self._control), [self._control_socket.socket], peers=_own_users(), on_stop=self._control.close
         )

@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from mcpd import __version__
-from mcpd.cli import audit, editing, import_command, tokens
+from mcpd.cli import audit, editing, import_command, pins, tokens
 from mcpd.cli.failures import FAILED, Commands, Failed
 from mcpd.cli.options import Config, Json, Operator, Socket, server_names
 from mcpd.cli.upgrading import upgrade
@@ -310,6 +310,7 @@ def _tool(found: list[ToolStatus], server: str, name: str) -> ToolStatus:
 
 
 app.add_typer(tokens.app, name="token")
+app.add_typer(pins.app, name="pins")
 app.command()(audit.audit)
 
 

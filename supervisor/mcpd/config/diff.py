@@ -31,6 +31,7 @@ LIVE_KEYS: Final = frozenset(
         "liveness",
         "readiness",
         "tools",
+        "pin",
     }
 )
 

@@ -250,6 +250,7 @@ class ServerSpec(Table):
     liveness: ProbeSpec = ProbeSpec()
     readiness: ProbeSpec = ProbeSpec()
     tools: ToolRules = ToolRules()
+    pin: Literal["warn", "hold", "allow"] = "warn"
     sandbox: SandboxSpec = SandboxSpec()
     limits: LimitsSpec = LimitsSpec()
 

@@ -26,6 +26,8 @@ from mcpd.control.messages import (
     Fault,
     Isolations,
     NewToken,
+    PinDifferences,
+    Pins,
     Pruned,
     PruneRequest,
     ReloadRequest,
@@ -36,7 +38,7 @@ from mcpd.control.messages import (
     UpgradeRequest,
 )
 from mcpd.control.streams import Stream
-from mcpd.control.view import Event, EventFeed, FleetView, Gap, Outcome, TokenDesk, TokenRequest
+from mcpd.control.view import Event, EventFeed, FleetView, Gap, Outcome, PinDesk, TokenDesk, TokenRequest
 from mcpd.errors import ClientFault, McpdError, Overloaded
 
 MAX_BODY: Final = 16 * 1024 * 1024
@@ -65,7 +67,14 @@ class ToolsQuery(msgspec.Struct, frozen=True):
 class ControlApi:
     """The ASGI application over a fleet. `close` ends the streams, which would hold up the daemon's shutdown."""
 
-    def __init__(self, fleet: FleetView, tokens: TokenDesk | None = None, audit: Path | None = None) -> None:
+    def __init__(
+        self,
+        fleet: FleetView,
+        tokens: TokenDesk | None = None,
+        audit: Path | None = None,
+        pins: PinDesk | None = None,
+    ) -> None:
+        self._pin_desk = pins
         self._fleet = fleet
         self._audit_file = audit
         self._desk = tokens
@@ -104,6 +113,9 @@ class ControlApi:
             Route("/tools", self._tools),
             Route("/call", self._call, methods=["POST"]),
             Route("/audit", self._audit),
+            Route("/pins", self._pins),
+            Route("/pins/{name:path}/approve", self._approve_pins, methods=["POST"]),
+            Route("/pins/{name:path}", self._pin_differences),
             Route("/tokens", self._tokens),
             Route("/tokens", self._create_token, methods=["POST"]),
             Route("/tokens/{name:path}/revoke", self._revoke_token, methods=["POST"]),
@@ -167,6 +179,21 @@ class ControlApi:
         tail = LogTail(self._audit_file)
         lines = max(0, min(query.lines, MAX_LINES))
         return self._stream(_log_chunks(tail, lines, query.follow), "application/x-ndjson", tail.close)
+
+    @property
+    def _pins_desk(self) -> PinDesk:
+        if self._pin_desk is None:
+            raise ClientFault("this daemon pins nothing")
+        return self._pin_desk
+
+    async def _pins(self, request: Request) -> Response:
+        return _json(Pins(self._pins_desk.pins()))
+
+    async def _pin_differences(self, request: Request) -> Response:
+        return _json(PinDifferences(self._pins_desk.differences(request.path_params["name"])))
+
+    async def _approve_pins(self, request: Request) -> Response:
+        return _json(self._pins_desk.approve(request.path_params["name"]))
 
     @property
     def _tokens_desk(self) -> TokenDesk:

@@ -24,6 +24,8 @@ from mcpd.control.messages import (
     Fault,
     Isolations,
     NewToken,
+    PinDifferences,
+    Pins,
     Pruned,
     PruneRequest,
     ReloadRequest,
@@ -39,6 +41,8 @@ from mcpd.control.view import (
     Gap,
     IsolationStatus,
     Outcome,
+    PinDifference,
+    PinStatus,
     ReloadReport,
     ServerDetail,
     ServerStatus,
@@ -172,6 +176,15 @@ class ControlClient:
         """The end of the audit log, in pieces as they come."""
         query = urlencode({"lines": lines, "follow": str(follow).lower()})
         return self._follow(f"/audit?{query}", None if follow else QUERY_TIMEOUT)
+
+    def pins(self) -> list[PinStatus]:
+        return self._get("/pins", Pins).pins
+
+    def pin_differences(self, server: str) -> list[PinDifference]:
+        return self._get(f"/pins/{quote(server, safe='')}", PinDifferences).differences
+
+    def approve_pins(self, server: str) -> PinStatus:
+        return self._post(f"/pins/{quote(server, safe='')}/approve", None, PinStatus, QUERY_TIMEOUT)
 
     def tokens(self) -> list[TokenStatus]:
         return self._get("/tokens", Tokens).tokens

@@ -6,7 +6,15 @@ from typing import Final
 
 import msgspec
 
-from mcpd.control.view import IsolationStatus, ServerStatus, SessionStatus, TokenStatus, ToolStatus
+from mcpd.control.view import (
+    IsolationStatus,
+    PinDifference,
+    PinStatus,
+    ServerStatus,
+    SessionStatus,
+    TokenStatus,
+    ToolStatus,
+)
 
 SOCKET_NAME: Final = "control.sock"
 """In the runtime directory."""
@@ -35,6 +43,14 @@ class Tools(msgspec.Struct, frozen=True):
 
 class Tokens(msgspec.Struct, frozen=True):
     tokens: list[TokenStatus]
+
+
+class Pins(msgspec.Struct, frozen=True):
+    pins: list[PinStatus]
+
+
+class PinDifferences(msgspec.Struct, frozen=True):
+    differences: list[PinDifference]
 
 
 class NewToken(msgspec.Struct, frozen=True):

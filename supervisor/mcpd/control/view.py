@@ -289,6 +289,42 @@ class AuditLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lost: int = 0
 
 
+class PinStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's pins. `policy`: warn, hold, allow. `seen`: whether this daemon knows what the server offers now."""
+
+    server: str
+    policy: str
+    pinned: bool
+    seen: bool
+    tools: int = 0
+    sha256: str = ""
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    instructions_changed: bool = False
+
+
+class PinDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not as it was pinned, as canonical JSON; `tool` is empty for the instructions, `before` is None
+    for what is new, `after` for what is gone."""
+
+    tool: str
+    before: str | None = None
+    after: str | None = None
+
+
+class PinDesk(Protocol):
+    """Shows and approves pins; called on the event loop. An unknown server raises NotFound."""
+
+    def pins(self) -> list[PinStatus]: ...
+
+    def differences(self, server: str) -> list[PinDifference]: ...
+
+    def approve(self, server: str) -> PinStatus:
+        """Pin what the server offers now. Raises ClientFault if that is not known."""
+        ...
+
+
 class TokenDesk(Protocol):
     """Makes and revokes tokens; called on the event loop."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias, assert_never
 
 from msgspec import Raw
@@ -16,7 +17,8 @@ from mcpd.clock import Clock
 from mcpd.config.registry import Registry
 from mcpd.errors import CallTimeout, NotFound, Overloaded, ServerFault
 from mcpd.fleet.link import InstanceLink
-from mcpd.routing.correlation import Call, Phase, Upstream
+from mcpd.fleet.pins import Pins
+from mcpd.routing.correlation import Call, Hold, Phase, Upstream
 from mcpd.routing.effects import (
     Claim,
     Deliver,
@@ -56,6 +58,9 @@ class Relay:
         self._state = self._router.state
         self._clock = clock
         self._links: dict[str, InstanceLink] = {}
+        self._registry = registry
+        self._said: dict[str, ServerInfo] = {}  # by each server, whatever is shown of it
+        self.pins: Pins | None = None
         self.on_catalogue_stale: Callable[[str, str], None] | None = None
         self.on_interactive: Callable[[str], None] | None = None
         self.on_notice: Callable[[str, str], None] | None = None
@@ -137,13 +142,39 @@ class Relay:
 
     def set_servers(self, registry: Registry) -> None:
         """The registry as it is from now on; sessions see the change of their views."""
+        self._registry = registry
         self._execute(self._router.configure(registry))
+        for name in tuple(self._said):
+            if name in registry.servers:
+                self.review_again(name)
+            else:
+                del self._said[name]
+                if self.pins is not None:
+                    self.pins.forget(name)
+
+    def review_again(self, server: str) -> None:
+        """The pins of a server, or what they mean, are others now."""
+        info = self._said.get(server)
+        if info is not None:
+            info, hold = self._reviewed(server, info)
+            self._execute(self._router.hold(server, info, hold))
+
+    def _reviewed(self, server: str, info: ServerInfo) -> tuple[ServerInfo, Hold | None]:
+        """What clients may see of what a server says of itself."""
+        self._said[server] = info
+        spec = self._registry.servers.get(server)
+        if self.pins is None or spec is None:
+            return info, None
+        info, hold = self.pins.review(spec, info, self._registry.servers)
+        self._state.servers[server].hold = hold
+        return info, hold
 
     def attach(self, link: InstanceLink) -> Callable[[bytes], None]:
         """An instance is READY. Returns what takes each of its frames from now on."""
         self._links[link.key] = link
         at = self._clock.monotonic()
-        effects = self._router.attach(link.key, link.server, link.generation, link.info, at, link.party)
+        info, _ = self._reviewed(link.server, link.info)
+        effects = self._router.attach(link.key, link.server, link.generation, info, at, link.party)
         upstream = self._state.upstreams[link.key]
         self._execute(effects)
         return self._receiver(link, upstream)
@@ -171,11 +202,15 @@ class Relay:
 
     def idle(self, server: str, info: ServerInfo | None) -> None:
         """A lazy server is not running; `info` is what is remembered of it. `on_wake` is called by the first use."""
+        if info is not None and server in self._state.servers:
+            info, _ = self._reviewed(server, info)
         self._execute(self._router.idle(server, info, self._clock.monotonic()))
 
     def claimable(self, server: str, info: ServerInfo) -> None:
         """A server with `sharing = "session"` can be used. `on_claim(server, party, capabilities)` asks for an instance
         initialised with these capabilities, to be attached with that party; `on_release` gives it back."""
+        if server in self._state.servers:
+            info, _ = self._reviewed(server, info)
         self._execute(self._router.claimable(server, info, self._clock.monotonic()))
 
     def unclaimed(self, server: str, party: str, reason: str) -> None:
@@ -188,6 +223,11 @@ class Relay:
 
     def catalogue(self, key: str, lists: Lists) -> None:
         """An instance's lists, fetched anew."""
+        upstream = self._state.upstreams.get(key)
+        if upstream is not None:
+            said = self._said.get(upstream.server.name, upstream.info)
+            info, _ = self._reviewed(upstream.server.name, replace(said, lists=lists))
+            lists = info.lists
         self._execute(self._router.update_lists(key, lists))
 
     def set_interactive(self, server: str) -> None:

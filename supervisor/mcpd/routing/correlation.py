@@ -255,6 +255,14 @@ class Phase(Enum):
     ABSENT = "absent"
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Of a server whose tools are kept as they were pinned: which still are, and which are there but others now."""
+
+    good: frozenset[str]
+    changed: frozenset[str]
+
+
 class Server:
     """A registry entry as the router sees it; `waiting` holds calls until an instance can take them."""
 
@@ -262,6 +270,7 @@ class Server:
         "call_timeout",
         "calls_total",
         "claims",
+        "hold",
         "info",
         "interactive",
         "lists",
@@ -287,6 +296,7 @@ class Server:
         self.lists: Lists | None = None
         self.missed_until = 0.0  # how long lists wait for it, from the first one that did; 0: none has yet
         self.interactive = False
+        self.hold: Hold | None = None
         self.calls_total = 0
         self.claims: dict[str, float] = {}  # parties that have, or wait for, an instance; when each last used it
         self.configure(spec)

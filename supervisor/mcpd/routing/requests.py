@@ -111,7 +111,8 @@ class Requests:
                     call, methods.SERVER_UNAVAILABLE, f"server {session.view.name!r} is not there any more"
                 )
             sight = session.sight
-            if server.rules is None and (sight is None or server.name not in sight.tools):
+            ruled = server.rules is not None or server.hold is not None
+            if not ruled and (sight is None or server.name not in sight.tools):
                 known = (self._newer if newer else self._common).get(method)
             else:
                 known = (self._of_ruled_newer if newer else self._of_ruled).get(method)
@@ -383,12 +384,25 @@ class Requests:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {public}")
         server, own = target
         call.name = own
+        if server.hold is not None and own not in server.hold.good:
+            return self._held(call, server, own)
         if call.session.prefixed:
             call.on_result = self._learner(server.name)
         if own == public and not call.session.compact:
             return self.forward(call, server, message, bytes(message.params), at, found)
         found = {**found, "name": dump(own)}
         return self.forward(call, server, message, pack(found), at, found)
+
+    def _held(self, call: Call, server: Server, tool: str) -> Sequence[Effect]:
+        """A tool that is not the one that was pinned is refused until an operator has looked at it."""
+        assert server.hold is not None
+        if tool not in server.hold.changed:
+            return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {tool}")
+        why = (
+            f"tool {tool!r} of server {server.name!r} is held back: it is not what it was when it was pinned; "
+            f"an operator can look at it with `mcpctl pins diff {server.name}`, and approve it"
+        )
+        return self.fail(call, methods.SERVER_UNAVAILABLE, why)
 
     def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)

@@ -14,7 +14,7 @@ from msgspec import Raw
 from mcpd.config.registry import Registry
 from mcpd.errors import NotFound, TooMany
 from mcpd.routing.backchannel import Backchannel, cancellation
-from mcpd.routing.correlation import Call, Phase, Server, Upstream
+from mcpd.routing.correlation import Call, Hold, Phase, Server, Upstream
 from mcpd.routing.effects import Deliver, Effect, End, Notice, Release, WriteLine
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.parking import ParkingLot
@@ -469,6 +469,19 @@ class Router:
         upstream.server.lists = lists
         self.state.forget_catalogues()
         return self._lists_differ(upstream.server, before, lists)
+
+    def hold(self, name: str, info: ServerInfo, hold: Hold | None) -> list[Effect]:
+        """What clients may see of a server is another now, though the server is the same."""
+        server = self.state.servers.get(name)
+        if server is None:
+            return []
+        server.hold = hold
+        before = server.lists
+        if server.info is None or (before == info.lists and server.info.instructions == info.instructions):
+            return []
+        server.info, server.lists = info, info.lists
+        self.state.forget_catalogues()
+        return self._lists_differ(server, before, info.lists, everyone=True)
 
     def notices(self, session: Session) -> list[Effect]:
         """What is odd about the names in a session's view, each told once."""

@@ -85,6 +85,7 @@ OTHER = {
     "liveness": ProbeSpec(period=1),
     "readiness": ProbeSpec(period=1),
     "tools": ToolRules(deny=("x",)),
+    "pin": "hold",
 }
 
 

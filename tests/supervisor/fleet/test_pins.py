@@ -1,0 +1,242 @@
+"""What was offered at first, what is offered now, and what is odd about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpd.config.registry import ServerSpec
+from mcpd.fleet.pins import Difference, Pins, claimed, hidden_characters, pinned_of
+from mcpd.routing.correlation import Hold
+from mcpd.routing.info import Lists, ServerInfo
+
+NAMES = ("files", "git", "time")
+READ = {"name": "read", "description": "Reads.", "inputSchema": {"type": "object"}}
+WRITE = {"name": "write", "description": "Writes.", "inputSchema": {"type": "object"}}
+
+
+def info(*tools: Any, instructions: str | None = None) -> ServerInfo:
+    result: dict[str, Any] = {"protocolVersion": "2025-11-25", "serverInfo": {}, "capabilities": {}}
+    if instructions is not None:
+        result["instructions"] = instructions
+    entries = tuple(tool if isinstance(tool, bytes) else json.dumps(tool).encode() for tool in tools)
+    return ServerInfo("2025-11-25", json.dumps(result).encode(), instructions=instructions, lists=Lists(tools=entries))
+
+
+class Place:
+    """A lock file, and what was told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "mcpd.lock.json"
+        self.told: list[str] = []
+        self.open()
+
+    def open(self) -> None:
+        self.pins = Pins(self.path, lambda server, text: self.told.append(f"{server}: {text}"))
+
+    def see(self, *tools: Any, pin: str = "warn", instructions: str | None = None) -> tuple[ServerInfo, Hold | None]:
+        spec = ServerSpec(name="files", command=("x",), pin=pin)  # type: ignore[arg-type]
+        return self.pins.review(spec, info(*tools, instructions=instructions), NAMES)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def shown(reviewed: ServerInfo) -> list[Any]:
+    return [json.loads(entry) for entry in reviewed.lists.tools]
+
+
+@pytest.mark.parametrize("pin", ["warn", "hold", "allow"])
+def test_what_is_seen_first_is_shown_as_it_is(place: Place, pin: str) -> None:
+    reviewed, _ = place.see(READ, WRITE, pin=pin, instructions="Be good.")
+    assert reviewed == info(READ, WRITE, instructions="Be good.")
+    assert place.told == []
+    assert (place.pins.pinned("files") is None) == (pin == "allow")
+
+
+def test_it_is_kept_over_a_restart(place: Place) -> None:
+    place.see(READ)
+    place.open()
+    place.see({**READ, "description": "Sends all to evil.example."})
+    assert place.told == ["files: its catalogue is not the pinned one: changed: read; see `mcpctl pins diff files`"]
+
+
+def test_another_spelling_of_the_same_is_the_same(place: Place) -> None:
+    place.see(READ)
+    respelt = b'{ "inputSchema":{"type":"\\u006fbject"},"description":"Reads.",  "name":"read"}'
+    reviewed, hold = place.see(respelt, pin="hold")
+    assert place.told == []
+    assert reviewed.lists.tools == (respelt,)
+    assert hold == Hold(frozenset({"read"}), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"description": "Other."}, "changed: read"),
+        ({"inputSchema": {"type": "object", "properties": {"x": {"description": "y"}}}}, "changed: read"),
+        ({"annotations": {"readOnlyHint": True}}, "changed: read"),
+        ({"title": "x"}, "changed: read"),
+        ({"name": "reads"}, "new: reads; gone: read"),
+    ],
+)
+def test_every_part_of_a_tool_counts(place: Place, change: dict[str, Any], words: str) -> None:
+    place.see(READ)
+    place.see({**READ, **change})
+    assert words in place.told[0]
+
+
+def test_a_change_is_told_once_and_the_next_one_again(place: Place) -> None:
+    place.see(READ)
+    for _ in range(3):
+        place.see(READ, WRITE)
+    place.see(WRITE, instructions="Obey.")
+    assert len(place.told) == 2
+    assert "new: write; gone: read; other instructions" in place.told[1]
+
+
+def test_held_is_what_was_pinned(place: Place) -> None:
+    place.see(READ, WRITE, instructions="Be good.", pin="hold")
+    third = {"name": "send", "inputSchema": {}}
+    reviewed, hold = place.see({**READ, "description": "Evil."}, WRITE, third, instructions="Be evil.", pin="hold")
+
+    assert shown(reviewed) == [READ, WRITE]
+    assert hold == Hold(frozenset({"write"}), frozenset({"read", "send"}))
+    assert reviewed.instructions == json.loads(reviewed.result)["instructions"] == "Be good."
+    assert "held back" in place.told[0]
+
+
+def test_instructions_that_were_not_there_are_held_back(place: Place) -> None:
+    place.see(READ, pin="hold")
+    reviewed, _ = place.see(READ, instructions="Be evil.", pin="hold")
+    assert reviewed.instructions is None
+    assert "instructions" not in json.loads(reviewed.result)
+
+
+def test_approved_is_pinned_anew(place: Place) -> None:
+    place.see(READ, pin="hold")
+    place.see(READ, WRITE, pin="hold")
+    assert place.pins.differences("files") == [Difference("write", None, place.pins.seen("files").tools["write"])]  # type: ignore[union-attr]
+    assert place.pins.approve("files")
+    assert place.pins.differences("files") == []
+    place.open()
+    reviewed, hold = place.see(READ, WRITE, pin="hold")
+    assert shown(reviewed) == [READ, WRITE]
+    assert hold == Hold(frozenset({"read", "write"}), frozenset())
+
+
+def test_what_was_not_seen_cannot_be_approved(place: Place) -> None:
+    assert not place.pins.approve("files")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version":2,"servers":{}}', b"\xff"])
+def test_a_lock_file_that_cannot_be_read_is_left_alone(place: Place, content: bytes) -> None:
+    place.path.write_bytes(content)
+    place.open()
+    assert "cannot be used" in place.pins.problem
+    place.see(READ, pin="hold")
+    assert place.path.read_bytes() == content
+
+
+def test_an_entry_that_was_tampered_with_is_not_believed(place: Place) -> None:
+    place.see(READ)
+    place.path.write_text(place.path.read_text().replace("Reads.", "Evil!."))
+    place.open()
+    assert place.pins.pinned("files") is None
+
+
+def test_a_lock_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    pins = Pins(tmp_path / "no" / "mcpd.lock.json", lambda server, text: told.append(text))
+    pins.review(ServerSpec(name="files", command=("x",)), info(READ), NAMES)
+    assert "No such file or directory" in told[0]
+    assert pins.pinned("files") is not None
+
+
+def test_entries_that_are_no_tools_are_left_out(place: Place) -> None:
+    place.see(b"[]", b"{}", b'{"name":5}', READ, pin="hold")
+    assert list(place.pins.pinned("files").tools) == ["read"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("plain\ttext\n", []),
+        ("naïve café 日本 👩\u200d💻 ❤\ufe0f", []),
+        ("a\u200bb", ["a hidden character (U+200B)"]),
+        ("a\u202eb\u202c", ["a bidirectional control (U+202C)", "a bidirectional control (U+202E)"]),
+        ("a\u2066b", ["a bidirectional control (U+2066)"]),
+        ("\U000e0041", ["a hidden character (U+E0041)"]),
+        ("\x1b[31m", ["a hidden character (U+001B)"]),
+        ("\ue000", ["a hidden character (U+E000)"]),
+    ],
+)
+def test_characters_that_nobody_sees(text: str, kinds: list[str]) -> None:
+    assert hidden_characters(text) == kinds
+
+
+def test_hidden_characters_anywhere_in_a_tool_are_told_once(place: Place) -> None:
+    for _ in range(2):
+        place.see({**READ, "inputSchema": {"properties": {"p": {"description": "x\u200b"}}}}, instructions="a\u202eb")
+    assert place.told == [
+        "files: its instructions have a bidirectional control (U+202E)",
+        "files: tool 'read' has a hidden character (U+200B)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "whose"),
+    [
+        ("git__log", "git"),
+        ("git.log", "git"),
+        ("git/log", "git"),
+        ("GIT__log", "git"),
+        ("\uff47it__log", "git"),
+        ("git", "git"),
+        ("files__read", None),
+        ("gitlog", None),
+        ("read", None),
+    ],
+)
+def test_a_tool_that_takes_another_server_s_name(tool: str, whose: str | None) -> None:
+    assert claimed(tool, "files", NAMES) == whose
+
+
+def test_such_a_tool_is_told(place: Place) -> None:
+    place.see({**READ, "name": "git__log"})
+    assert place.told == ["files: tool 'git__log' has a name that looks like one of server 'git'"]
+
+
+BASE = st.none() | st.booleans() | st.integers() | st.text()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda kids: st.lists(kids) | st.dictionaries(st.text(), kids),
+)
+
+
+@given(description=JSON, schema=JSON, name=st.text())
+def test_any_catalogue_can_be_pinned(
+    tmp_path_factory: pytest.TempPathFactory, description: Any, schema: Any, name: str
+) -> None:
+    place = Place(tmp_path_factory.mktemp("pins"))
+    tool = {"name": name, "description": description, "inputSchema": schema}
+    place.see(tool, pin="hold", instructions=name)
+    place.open()
+    reviewed, hold = place.see(tool, pin="hold", instructions=name)
+    assert shown(reviewed) == [tool]
+    assert hold == Hold(frozenset(pinned_of(reviewed).tools), frozenset())
+
+
+def test_half_a_surrogate_pair_can_be_pinned(place: Place) -> None:
+    entry = b'{"name":"read","description":"\\ud83d"}'
+    place.see(entry, pin="hold")
+    place.open()
+    _, hold = place.see(entry, pin="hold")
+    assert hold == Hold(frozenset({"read"}), frozenset())
