@@ -48,6 +48,9 @@ def add(
         str | None, typer.Option(metavar="PROGRAM", help="A program, or a whole line, split as a shell does.")
     ] = None,
     script: Annotated[str | None, typer.Option(metavar="FILE[:OBJECT]", help="A Python file.")] = None,
+    package: Annotated[
+        str | None, typer.Option(metavar="PACKAGE", help="npm:NAME@VERSION or pypi:NAME==VERSION.")
+    ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="KEY=VALUE", help="A variable.")] = None,
     secret: Annotated[
         list[str] | None, typer.Option(metavar="KEY=FILE", help="A variable, its value in this file of secrets_dir.")
@@ -63,11 +66,11 @@ def add(
 ) -> None:
     """Add a server to the registry, and start it.
 
-    mcpctl add time --script servers/time.py; mcpctl add memory --profile unsandboxed -- npx -y some-server
+    mcpctl add time --script servers/time.py; mcpctl add memory --package npm:some-server@1.2.3
     """
     from mcpd.config import edit
 
-    table = _source(ctx, command, script, list(words or ()))
+    table = _source(ctx, command, script, package, list(words or ()))
     if cwd is not None:
         table["cwd"] = os.path.abspath(cwd)
     variables: dict[str, Any] = dict(_pair(one, "--env") for one in env or ())
@@ -83,9 +86,13 @@ def add(
     carry_out(ctx, lambda path: edit.add(path, {name: table}, file=file), name, "added", dry_run, may_make=True)
 
 
-def _source(ctx: typer.Context, command: str | None, script: str | None, words: list[str]) -> dict[str, Any]:
-    if command is not None and script is not None:
-        raise typer.BadParameter("it is either a command or a script", ctx, param_hint="--script")
+def _source(
+    ctx: typer.Context, command: str | None, script: str | None, package: str | None, words: list[str]
+) -> dict[str, Any]:
+    if sum(one is not None for one in (command, script, package)) > 1:
+        raise typer.BadParameter("it is either a command, a script or a package", ctx, param_hint="--script")
+    if package is not None:
+        return {"package": package, "args": words} if words else {"package": package}
     if script is not None:
         table: dict[str, Any] = {"script": os.path.abspath(os.path.expanduser(script))}
         return {**table, "args": words} if words else table

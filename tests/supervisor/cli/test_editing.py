@@ -105,6 +105,14 @@ class TestWithoutADaemon:
             "script": str(script), "args": ["x"], "sandbox": {"profile": "strict"}, "enabled": False,
         }  # fmt: skip
 
+    def test_package_is_written_as_it_is_named(self, ctl: Ctl, registry: Path) -> None:
+        done = ctl("--config", str(registry), "add", "memory", "--package", "npm:@x/y@1.2.3", "--", "-v")
+
+        assert done.returncode == 0, done.stderr
+        assert servers(registry)["memory"] == {"package": "npm:@x/y@1.2.3", "args": ["-v"]}
+        both = ctl("--config", str(registry), "add", "m", "--package", "npm:x@1", "--command", "cat")
+        assert both.returncode == 2
+
     def test_secret_is_named_not_written(self, ctl: Ctl, registry: Path) -> None:
         done = ctl("--config", str(registry), "add", "hub", "--secret", "TOKEN=hub", "--", "cat")
 
@@ -122,7 +130,7 @@ class TestWithoutADaemon:
         ("words", "said"),
         [
             (("add", "c"), "say what it runs"),
-            (("add", "c", "--script", "x.py", "--command", "cat"), "either a command or a script"),
+            (("add", "c", "--script", "x.py", "--command", "cat"), "either a command, a script or a package"),
             (("add", "c", "-e", "X", "--", "cat"), "'X' is not KEY=VALUE"),
             (("add", "c", "--set", "command.x=1", "--", "cat"), "command is no table"),
             (("import",), "name a file, or say --undo"),
