@@ -6,6 +6,7 @@ At the end of each the daemon answers through another server, or it has ended as
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -244,3 +245,15 @@ def test_38_readers_of_events_that_never_read_hold_up_nobody() -> None:
         for _ in range(20):
             assert daemon.control.restart("time").ok
         assert time.monotonic() - began < 60.0
+
+
+def test_every_change_of_state_is_counted() -> None:
+    with beside(python_server("time", PEER, **FAST), "time") as daemon:
+        assert daemon.control.restart("time").ok
+
+        with http(daemon, "/metrics") as client:
+            text = client.send("GET").text
+
+        found = dict(re.findall(r'mcpd_transitions(?:_total)?{server="time",state="(\w+)"} (\S+)', text))
+        counted = {state: float(found[state]) for state in ("STARTING", "READY", "STOPPING")}
+        assert counted == {"STARTING": 2.0, "READY": 2.0, "STOPPING": 1.0}

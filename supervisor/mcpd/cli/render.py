@@ -127,6 +127,10 @@ def detail(server: ServerDetail, width: int | None, now: float) -> Text:
         result.append(f"  {clean(note)}\n", "yellow")
     if len(server.instances) > 1:
         result.append("\n").append(table(_INSTANCES, server.instances, width))
+    if server.timeline:
+        result.append("\nlately\n", "bold")
+        for one in server.timeline:
+            result.append("  ").append(event(one, now))
     if server.exits:
         result.append("\nended before\n", "bold").append(table(_EXITS, server.exits[::-1], width))
     tail = server.stderr_tail or (server.exits[-1].stderr_tail if server.exits else "")
@@ -147,6 +151,7 @@ def _facts(server: ServerDetail) -> Sequence[tuple[str, str]]:
     return (
         ("last error", status.last_error or ""),
         ("next start", f"in {duration(server.next_start)}" if server.next_start is not None else ""),
+        ("health", _health(server.instances)),
         ("pid", ", ".join(pids) if len(pids) > 1 else pid if status.pid else ""),
         ("uses", usage if status.pid else ""),
         ("isolation", status.isolation),
@@ -163,9 +168,27 @@ def _facts(server: ServerDetail) -> Sequence[tuple[str, str]]:
     )
 
 
+def _health(instances: Sequence[InstanceStatus]) -> str:
+    """Of the only instance; more than one stand in a table of their own."""
+    if len(instances) != 1 or not instances[0].health:
+        return ""
+    one = instances[0]
+    parts = [one.health]
+    if one.silent is not None:
+        parts.append(f"last byte {duration(one.silent)} ago")
+    if one.answered is not None:
+        parts.append(f"last ping answered {duration(one.answered)} ago")
+    if one.missed:
+        parts.append(f"{one.missed} pings missed")
+    if one.cpu_share is not None:
+        parts.append(f"{one.cpu_share:.0%} of a processor")
+    return ", ".join(parts)
+
+
 _INSTANCES: Final[Sequence[Column[InstanceStatus]]] = (
     Column("INSTANCE", lambda row: row.key),
     Column("STATE", lambda row: row.state, style=_state_style),
+    Column("HEALTH", lambda row: row.health or "-"),
     Column("PID", lambda row: _number(row.pid), right=True),
     Column("UPTIME", lambda row: duration(row.uptime), rank=2, right=True),
     Column("RSS", lambda row: size(row.rss), rank=1, right=True),

@@ -46,7 +46,12 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One process (tree) of a server; `supervised_pid` is the process that mcpd started (bwrap, or the server)."""
+    """One process (tree) of a server; `supervised_pid` is the process that mcpd started (bwrap, or the server).
+
+    `health` is what the signs of life say: starting, slow start, spare, alive, silent, busy, wedged; empty where no
+    process runs. `silent`: seconds since its last byte; `answered`: since it last answered a ping; `missed`: pings
+    without an answer since then; `cpu_share`: of a processor, between its last two missed pings.
+    """
 
     key: str
     generation: int
@@ -60,6 +65,11 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float | None = None
     calls: int = 0
     oldest_call: float | None = None
+    health: str = ""
+    silent: float | None = None
+    answered: float | None = None
+    missed: int = 0
+    cpu_share: float | None = None
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +83,28 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     stderr_tail: str = ""
 
 
+class Event(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="event", rename={"old": "from", "new": "to"}
+):
+    """A change of state: {seq, at, server, instance, generation, from, to, reason}.
+
+    `seq` grows by one with each event, over the daemon's restarts too. What is worth telling but is no change of a
+    state (a database set aside, a reload) has empty `old` and `new`, and its text in `reason`.
+    """
+
+    seq: int
+    at: float
+    server: str = ""
+    instance: str = ""
+    generation: int = 0
+    old: str = ""
+    new: str = ""
+    reason: str = ""
+
+
 class ServerDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """All that `mcpctl status NAME` shows. `exits`: newest last, bounded. `env`: names of variables, never values.
+    """All that `mcpctl status NAME` shows. `exits` and `timeline` (its last events): newest last, bounded. `env`: names
+    of variables, never values.
 
     `next_start`: seconds until the next try, in BACKOFF. `argv` is the server's own, without the sandbox's.
     """
@@ -91,6 +121,7 @@ class ServerDetail(msgspec.Struct, frozen=True, kw_only=True):
     next_start: float | None = None
     stderr_tail: str = ""
     notes: tuple[str, ...] = ()
+    timeline: tuple[Event, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,25 +148,6 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     dry_run: bool = False
-
-
-class Event(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="event", rename={"old": "from", "new": "to"}
-):
-    """A change of state: {seq, at, server, instance, generation, from, to, reason}.
-
-    `seq` grows by one with each event, over the daemon's restarts too. What is worth telling but is no change of a
-    state (a database set aside, a reload) has empty `old` and `new`, and its text in `reason`.
-    """
-
-    seq: int
-    at: float
-    server: str = ""
-    instance: str = ""
-    generation: int = 0
-    old: str = ""
-    new: str = ""
-    reason: str = ""
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="gap"):

@@ -381,6 +381,8 @@ class Engine:
         the servers whose instances are replaced while they serve: an empty text in the end, or a problem.
         """
         self._replacing = {}
+        for gone in self.registry.servers.keys() - new.servers.keys():
+            self.log.forget(gone)
         added = new.servers.keys() - self.registry.servers.keys()
         self.registry = new
         self.demand.adopt(new, replace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
@@ -27,6 +27,8 @@ class EventLog:
         self._readers: set[Feed] = set()  # those that wait
         self._last = 0
         self._over = False
+        self.transitions: Counter[tuple[str, str]] = Counter()
+        """How often a server's instances came into a state, since the daemon started."""
         if store is not None:
             self._last = store.last_seq()
             self._recall(store.events(max(0, self._last - remembered), remembered))
@@ -54,6 +56,8 @@ class EventLog:
             reason=reason,
         )
         self._ring.append(event)
+        if new:
+            self.transitions[server, new] += 1
         if self._store is not None:
             self._store.add_events([msgspec.json.encode(event)])
         self._wake()
@@ -79,6 +83,16 @@ class EventLog:
         start = max(0, after + 1 - oldest)
         stop = len(self._ring) if limit is None else start + limit
         return [*found, *itertools.islice(self._ring, start, stop)]
+
+    def of_server(self, server: str, limit: int) -> list[Event]:
+        """The last events of a server that are remembered, oldest first."""
+        found = itertools.islice((one for one in reversed(self._ring) if one.server == server), limit)
+        return list(found)[::-1]
+
+    def forget(self, server: str) -> None:
+        """It is in no registry any more: its transitions are counted no longer."""
+        for key in [one for one in self.transitions if one[0] == server]:
+            del self.transitions[key]
 
     async def wait(self, feed: Feed) -> None:
         """Return when there is an event for `feed`, or when it or the log is closed."""

@@ -87,7 +87,9 @@ class Fleet(Engine):
         spec = self._spec(name)
         shown = self._status(spec)
         instances = list(self.instances_of(name))
-        return status.server_detail(shown, spec, instances, self.relay, self.clock, str(self.log_file(name)))
+        timeline = self.log.of_server(name, status.TIMELINE)
+        log = str(self.log_file(name))
+        return status.server_detail(shown, spec, instances, self.relay, self.clock, log, timeline)
 
     async def start(self, name: str) -> Outcome:
         spec = self._spec(name)

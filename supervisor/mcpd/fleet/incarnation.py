@@ -102,6 +102,11 @@ class Incarnation:
         self.info: ServerInfo | None = None
         self.meter = NoiseMeter()
         self.life = Life.ALIVE
+        self.missed = 0
+        self.answered_at: float | None = None
+        self.cpu_share: float | None = None
+        """Of a processor, between the last two pings that it missed; what it does while it says nothing."""
+        self._cpu: tuple[float, float] | None = None
         self.started_at = clock.wall()
         self._relay = relay
         self._clock = clock
@@ -127,6 +132,16 @@ class Incarnation:
         self._refetching = False
         self._refetch_delay = REFETCH_DELAY
         self._refetched_at = float("-inf")
+
+    @property
+    def silent(self) -> float:
+        """Seconds since its last byte."""
+        return self._clock.monotonic() - self._last_byte
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it waits to be claimed."""
+        return self._place.role is Role.SPARE
 
     # -- Told by the process -----------------------------------------------------------------------------------------
 
@@ -325,14 +340,31 @@ class Incarnation:
         oldest = self._relay.oldest_call(self.key)
         if oldest is None and self._relay.in_flight(self.key):
             oldest = asked_at  # it may still be at work on a call that its client has given up
+        self._weigh(at, answered)
         self.life = self._liveness.judge(Evidence(at, asked_at, answered, self._last_byte, oldest))
         if self.life is Life.DEAD:
             silence = at - self._last_byte
-            text = f"{self._liveness.failures} pings in a row without a sign of life (silent for {silence:.1f} s)"
-            self._condemn(Result.WATCHDOG, text)
+            text = f"{self._liveness.failures} pings in a row without a sign of life (silent for {silence:.1f} s"
+            self._condemn(Result.WATCHDOG, f"{text}{self._cpu_text()})")
         elif self.life is Life.WEDGED:
-            text = f"wedged: silent for {at - self._last_byte:.1f} s with calls in flight (call_timeout is over)"
-            self._condemn(Result.WATCHDOG, text)
+            calls = self._relay.in_flight(self.key)
+            text = f"wedged: silent for {at - self._last_byte:.1f} s with {calls} calls in flight{self._cpu_text()}"
+            self._condemn(Result.WATCHDOG, f"{text}; call_timeout is over")
+
+    def _weigh(self, at: float, answered: bool) -> None:
+        """Note what a ping's end shows of it; what it does is measured only while it does not answer."""
+        if answered:
+            self.missed, self.answered_at = 0, at
+            self._cpu = self.cpu_share = None
+            return
+        self.missed += 1
+        used = self.child.usage().cpu_seconds
+        if self._cpu is not None and at > self._cpu[0]:
+            self.cpu_share = max(0.0, used - self._cpu[1]) / (at - self._cpu[0])
+        self._cpu = (at, used)
+
+    def _cpu_text(self) -> str:
+        return f", {self.cpu_share:.0%} of a processor" if self.cpu_share is not None else ""
 
     def _probed_for_readiness(self, asked_at: float, answered: bool) -> None:
         was = self._readiness.ready

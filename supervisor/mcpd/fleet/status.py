@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mcpd.clock import Clock
 from mcpd.config.registry import ServerSpec
-from mcpd.control.view import ExitRecord, InstanceStatus, ServerDetail, ServerStatus
+from mcpd.control.view import Event, ExitRecord, InstanceStatus, ServerDetail, ServerStatus
 from mcpd.errors import SpawnError
 from mcpd.fleet.incarnation import Incarnation
 from mcpd.fleet.instance import Instance, PastExit
@@ -23,6 +23,14 @@ from mcpd.wire.jsonrpc import WireError
 
 SLOW_START = 5.0
 
+TIMELINE = 12
+_HEALTH = {
+    Life.ALIVE: "alive",
+    Life.BUSY: "busy",
+    Life.SUSPECT: "silent",
+    Life.DEAD: "wedged",
+    Life.WEDGED: "wedged",
+}
 _BEST_FIRST = (
     State.READY,
     State.NOT_READY,
@@ -82,7 +90,13 @@ def server_status(
 
 
 def server_detail(
-    status: ServerStatus, spec: ServerSpec, instances: Sequence[Instance], relay: Relay, clock: Clock, log: str
+    status: ServerStatus,
+    spec: ServerSpec,
+    instances: Sequence[Instance],
+    relay: Relay,
+    clock: Clock,
+    log: str,
+    timeline: Sequence[Event] = (),
 ) -> ServerDetail:
     """All that is known of one server; secrets are not."""
     exits = sorted((_exit_record(past) for one in instances for past in one.exits), key=lambda record: record.at)
@@ -100,7 +114,8 @@ def server_detail(
         server_version=version,
         next_start=min((wait for one in instances if (wait := _next_start(one)) is not None), default=None),
         stderr_tail=_text(running[0].child.stderr_tail) if running else exits[-1].stderr_tail if exits else "",
-        notes=tuple(note for one in instances for note in _notes(one)),
+        notes=tuple(note for one in instances for note in _notes(one, relay)),
+        timeline=tuple(timeline),
     )
 
 
@@ -132,7 +147,42 @@ def _instance_status(instance: Instance, relay: Relay, clock: Clock) -> Instance
         uptime=clock.wall() - incarnation.started_at if incarnation is not None else None,
         calls=relay.in_flight(instance.key),
         oldest_call=clock.monotonic() - oldest if oldest is not None else None,
+        health=health(instance) if incarnation is not None else "",
+        silent=incarnation.silent if incarnation is not None else None,
+        answered=_age(clock, incarnation.answered_at) if incarnation is not None else None,
+        missed=incarnation.missed if incarnation is not None else 0,
+        cpu_share=incarnation.cpu_share if incarnation is not None else None,
     )
+
+
+def health(instance: Instance) -> str:
+    """What the signs of life of a process say, in a word; see `InstanceStatus`."""
+    phase, incarnation = instance.machine.phase, instance.incarnation
+    if incarnation is None:
+        return ""
+    if isinstance(phase, Initializing):
+        if incarnation.is_spare:
+            return "spare"
+        return "slow start" if instance.now() - phase.since > SLOW_START else "starting"
+    return _HEALTH[incarnation.life]
+
+
+def _evidence(instance: Instance, relay: Relay) -> str | None:
+    """Why its health is what it is, where that is worth telling."""
+    incarnation = instance.incarnation
+    if incarnation is None or incarnation.life not in (Life.BUSY, Life.SUSPECT):
+        return None
+    calls = relay.in_flight(instance.key)
+    found = [f"{incarnation.missed} pings without an answer", f"no byte for {incarnation.silent:.0f} s"]
+    if incarnation.cpu_share is not None:
+        found.append(f"{incarnation.cpu_share:.0%} of a processor")
+    if calls:
+        found.append(f"{calls} calls in flight, which may take {instance.spec.call_timeout:g} s")
+    return f"{instance.name}: {health(instance)}: {', '.join(found)}"
+
+
+def _age(clock: Clock, at: float | None) -> float | None:
+    return clock.monotonic() - at if at is not None else None
 
 
 def _exit_record(past: PastExit) -> ExitRecord:
@@ -151,15 +201,15 @@ def _next_start(instance: Instance) -> float | None:
     return max(0.0, phase.until - instance.now()) if isinstance(phase, Waiting) else None
 
 
-def _notes(instance: Instance) -> list[str]:
+def _notes(instance: Instance, relay: Relay) -> list[str]:
     notes = []
     incarnation = instance.incarnation
     if incarnation is not None and incarnation.meter.total:
         notes.append(
             f"{instance.name}: {incarnation.meter.total} lines on stdout were no messages; they are in its log"
         )
-    if incarnation is not None and incarnation.life in (Life.BUSY, Life.SUSPECT):
-        notes.append(f"{instance.name}: did not answer the last ping ({incarnation.life.value})")
+    if (evidence := _evidence(instance, relay)) is not None:
+        notes.append(evidence)
     phase = instance.machine.phase
     if isinstance(phase, Waiting) and phase.limited:
         notes.append(f"{instance.name}: the start limit is hit; it is tried at the longest delay")

@@ -177,7 +177,27 @@ def test_a_running_server_shows_its_process_and_a_pool_each() -> None:
     assert "program     clock 1.2\n" in single
     assert "protocol    2025-11-25 (handshake)\n" in single
     assert "pid         time 4711, time@2 -\n" in pool
-    assert "time@2    STARTING     -       -        -      0\n" in pool
+    assert "time@2    STARTING  -          -       -        -      0\n" in pool
+
+
+def test_signs_of_life_and_the_last_events_are_shown() -> None:
+    busy = InstanceStatus(
+        key="time", generation=1, state="READY", since=NOW, pid=1, health="busy", silent=12.0, answered=40.0, missed=2,
+        cpu_share=0.97,
+    )  # fmt: skip
+    timeline = (
+        Event(seq=1, at=NOW - 60, server="time", instance="time", generation=1, old="INITIALIZING", new="READY"),
+        Event(seq=2, at=NOW - 20, server="time", reason="it asks its clients for things"),
+    )
+
+    shown = render.detail(ServerDetail(status=TIME, instances=(busy,), timeline=timeline), None, NOW).plain
+
+    assert (
+        "health      busy, last byte 12s ago, last ping answered 40s ago, 2 pings missed, 97% of a processor\n" in shown
+    )
+    assert "lately\n" in shown
+    assert "INITIALIZING → READY\n" in shown
+    assert "it asks its clients for things\n" in shown
 
 
 def test_only_the_end_of_a_long_stderr_is_shown() -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from mcpd.control.view import ServerDetail, ServerStatus
+from mcpd.errors import ServerFault
+from mcpd.fleet import status as status_module
 from mcpd.lifecycle.states import State
 from support.fleets import Ship, command, gate, registry, sailing, spec, within
+from support.processes import DEADLINE
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +54,81 @@ async def test_a_running_server(tmp_path: Path) -> None:
         (instance,) = detail.instances
         assert (instance.key, instance.generation, instance.processes) == ("time", 1, 1)
         assert instance.supervised_pid != instance.pid
+
+
+async def look(ship: Ship, name: str, fits: Callable[[ServerDetail], object]) -> ServerDetail:
+    """Wait until what is shown of a server fits."""
+    async with asyncio.timeout(DEADLINE):
+        while not fits(ship.fleet.server(name)):
+            await asyncio.sleep(0.005)
+    return ship.fleet.server(name)
+
+
+OFTEN = {"period": 0.05, "timeout": 0.05, "failure_threshold": 1000}
+
+
+async def test_one_that_works_is_told_from_one_that_only_says_nothing(tmp_path: Path) -> None:
+    servers = (spec("works", "mcp_spins.py", liveness=OFTEN), spec("waits", liveness=OFTEN), spec("fine"))
+    with gate(tmp_path) as held:
+        async with sailing(registry(tmp_path, *servers)) as ship:
+            await ship.ready()
+            spinning = asyncio.ensure_future(ship.call("works", "echo", count=1))
+            holding = asyncio.ensure_future(ship.call("waits", "hold", path=str(held.path)))
+
+            works = await look(ship, "works", lambda one: (one.instances[0].cpu_share or 0) > 0.05)
+            waits = await look(ship, "waits", lambda one: one.instances[0].missed >= 3)
+
+            assert [one.instances[0].health for one in (works, waits)] == ["busy", "busy"]
+            assert (waits.instances[0].cpu_share or 0) < 0.05
+            assert "of a processor, 1 calls in flight, which may take 300 s" in waits.notes[0]
+            assert ship.fleet.server("fine").instances[0].health == "alive"
+            held.open_()
+            await within(holding)
+            await look(ship, "waits", lambda one: one.instances[0].health == "alive" and not one.instances[0].missed)
+            await command(ship.fleet.stop("works"))
+            with pytest.raises(ServerFault):
+                await within(spinning)
+
+
+async def test_one_that_says_nothing_while_idle_is_silent_and_the_end_of_it_tells_why(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time", liveness={**OFTEN, "failure_threshold": 4}))) as ship:
+        await ship.ready()
+        os.kill(ship.pid("time"), signal.SIGSTOP)
+
+        silent = await look(ship, "time", lambda one: one.instances[0].health == "silent")
+        await ship.ready("time", generation=2)
+
+        assert silent.instances[0].calls == 0
+        exit = ship.fleet.server("time").exits[-1]
+        assert exit.reason == "watchdog"
+        assert exit.status.startswith("4 pings in a row without a sign of life (silent for")
+        assert "% of a processor" in exit.status
+
+
+async def test_a_spare_a_slow_start_and_a_server_at_rest_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcpd.fleet.status.SLOW_START", 0.05)
+    servers = (spec("own", sharing="session"), spec("slow", "mcp_silent.py"), spec("lazy", activation="lazy"))
+    async with sailing(registry(tmp_path, *servers)) as ship:
+        await look(ship, "own", lambda one: [each.health for each in one.instances] == ["", "spare"])
+        await look(ship, "slow", lambda one: one.instances[0].health == "slow start")
+        await look(ship, "lazy", lambda one: one.status.state == "IDLE" and one.instances[0].health == "")
+
+
+async def test_the_last_events_are_shown_and_counted(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time"), spec("other"))) as ship:
+        await ship.ready()
+        for _ in range(3):
+            await command(ship.fleet.restart("time"))
+
+        timeline = ship.fleet.server("time").timeline
+        assert len(timeline) == status_module.TIMELINE
+        assert {one.server for one in timeline} == {"time"}
+        assert timeline[-1].new == "READY"
+        assert [one.seq for one in timeline] == sorted(one.seq for one in timeline)
+        assert ship.fleet.log.transitions["time", "READY"] == 4
+        assert ship.fleet.log.transitions["other", "READY"] == 1
 
 
 async def test_a_call_in_flight_is_seen_with_its_age(tmp_path: Path) -> None:
