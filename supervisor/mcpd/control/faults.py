@@ -15,6 +15,7 @@ from mcpd.errors import (
     Overloaded,
     ServerFault,
     SpawnError,
+    TooMany,
 )
 
 FAULTS: Final[Mapping[type[McpdError], tuple[int, str]]] = {
@@ -25,6 +26,7 @@ FAULTS: Final[Mapping[type[McpdError], tuple[int, str]]] = {
     ServerFault: (502, "see `mcpctl status NAME` and `mcpctl logs NAME`"),
     CallTimeout: (504, "give more time with --timeout, or see `mcpctl logs NAME`"),
     Overloaded: (503, "try again in a moment"),
+    TooMany: (429, "wait for what is under way, then try again"),
     McpdError: (500, "see the daemon's log"),
 }
 """HTTP status, and what to do."""
