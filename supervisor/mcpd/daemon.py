@@ -386,7 +386,9 @@ class Daemon:
         for name, help, kind, value in _PER_SERVER:
             found.append(metrics.Metric(name, help, kind, ("server",), {(one.name,): value(one) for one in statuses}))
         help = "How often instances of the server came into the state"
-        transitions: dict[tuple[str, ...], float] = {key: float(count) for key, count in self.fleet.log.transitions.items()}
+        transitions: dict[tuple[str, ...], float] = {
+            key: float(count) for key, count in self.fleet.log.transitions.items()
+        }
         found.append(metrics.Metric("mcpd_transitions", help, "counter", ("server", "state"), transitions))
         return found
 

@@ -24,7 +24,10 @@ from mcpd.config.settings import DaemonSettings, FrontdoorSettings, JwtSettings
 TEXT = (Path(__file__).parents[3] / "docs" / "registry.md").read_text()
 ROW = re.compile(r"^\| `(?P<key>[a-z_]+)` \| (?P<default>.*?) \| (?P<meaning>.*) \|$", re.MULTILINE)
 SECTIONS = {
-    ("servers", "*"): (ServerSpec, ("### What is run", "### How it is used", "### Start and stop", "### Restarts", "### Pins")),
+    ("servers", "*"): (
+        ServerSpec,
+        ("### What is run", "### How it is used", "### Start and stop", "### Restarts", "### Pins"),
+    ),
     ("servers", "*", "liveness"): (ProbeSpec, ("### Probes",)),
     ("servers", "*", "tools"): (ToolRules, ("### Tools",)),
     ("servers", "*", "sandbox"): (SandboxSpec, ("`[servers.NAME.sandbox]`:\n",)),
