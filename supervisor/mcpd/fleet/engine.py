@@ -265,7 +265,7 @@ class Engine:
         for action in reconcile(self.registry.servers, self._wishes, observed, orders, self.demand.resting()):
             match action:
                 case Create(name, spec):
-                    slots[name] = self.instances[name] = Instance(name, spec, self)
+                    slots[name] = self._create(name, spec)
                 case Remove(name):
                     self._remove(slots[name])
                 case Adopt(name, spec, restart):
@@ -286,6 +286,13 @@ class Engine:
                     slots[name].post(event)
         for server, olds in to_replace.items():
             self._replacing[server] = self.rolling.begin(server, olds, _ENTRY_CHANGED, patient=True)
+
+    def _create(self, name: str, spec: ServerSpec) -> Instance:
+        """A new instance; one that had its name before, and was replaced, may be ending yet."""
+        keys = itertools.chain([name], (f"{name}~again{number}" for number in itertools.count(1)))
+        one = Instance(next(key for key in keys if key not in self.instances), spec, self, name=name)
+        self.instances[one.key] = one
+        return one
 
     def _interrupt(self, server: str, why: str) -> None:
         """Whatever else of a server is under way or runs, but for what the registry names, is to end."""

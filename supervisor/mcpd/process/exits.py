@@ -91,6 +91,8 @@ def from_bubblewrap(wrapper: ExitStatus, reported: int | None, stderr: bytes) ->
     if executing:
         return failed(wrapper.code, "exec", _text(executing[-1]))
     words = _BWRAP_FAILED.findall(stderr) or _GATE_FAILED.findall(stderr)
+    if not words and wrapper.code is not None and 0 < wrapper.code - 128 < signal.NSIG:
+        return ExitStatus(signal=wrapper.code - 128)  # killed while it prepared: no fault of the sandbox
     detail = _text(words[-1]) if words else f"bubblewrap ended with exit code {wrapper.code} and said nothing"
     return failed(wrapper.code, "sandbox", detail)
 

@@ -57,6 +57,7 @@ def test_status_has_one_of_systemds_words(status: ExitStatus, result: str, text:
             b"",
             ExitStatus(code=1, failure="sandbox", detail="bubblewrap ended with exit code 1 and said nothing"),
         ),
+        (ExitStatus(code=143), None, b"", ExitStatus(signal=15)),
         (
             ExitStatus(code=127),
             127,
