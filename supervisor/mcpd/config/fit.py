@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mcpd.config.layers import Layered, depth
-from mcpd.config.not_yet import not_yet
 from mcpd.config.positions import KeyPath
 from mcpd.config.registry import LimitsSpec, SandboxSpec, ServerSpec
 from mcpd.config.report import Report, complaint
@@ -40,10 +39,6 @@ def fit(
     for detail in details:
         _tell(detail, model, table, report)
     wrong = [_location(detail) for detail in details]
-    for path, missing in not_yet(at, written):
-        key = path[len(at) :]
-        if not any(key[: len(other)] == other or other[: len(key)] == key for other in wrong):
-            report.problem(table.place(key), f"not supported yet: {missing.what}", missing.remedy)
     left_out = frozenset(str(path[0]) for path in wrong)
     kept = {key: value for key, value in written.items() if key not in left_out}
     return model.model_validate({**base, **kept}), left_out

@@ -7,7 +7,6 @@ import pytest
 import tomli
 
 from mcpd.config.diff import LIVE_KEYS, LIVE_SETTINGS
-from mcpd.config.not_yet import NOT_YET
 from mcpd.config.registry import (
     LimitsSpec,
     ProbeSpec,
@@ -79,14 +78,6 @@ def test_defaults_are_those_of_the_models(at):
         if value is not None and not value[1].startswith(("$", "frontdoor.")):
             written = tomli.loads(f"x = {value[1]}")["x"]
             assert getattr(model.model_validate({**base, key: written}), key) == getattr(usual, key), key
-
-
-@pytest.mark.parametrize("at", SECTIONS, ids=".".join)
-def test_keys_that_do_not_work_yet_are_marked_and_no_others(at):
-    marked = {key for key, row in rows(at).items() if "*Not yet" in row["meaning"]}
-    missing = {key for key in rows(at) if (*at, key) in NOT_YET or (*at, "*") in NOT_YET}
-
-    assert marked == missing
 
 
 def test_keys_that_take_effect_at_once_are_named():
