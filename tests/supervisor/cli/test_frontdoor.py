@@ -48,6 +48,7 @@ def test_a_registry_that_was_named_is_named_to_the_client(tmp_path: Path) -> Non
 
 
 def test_a_socket_is_named_where_a_desktop_would_not_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcpd.cli.frontdoor._daemon", lambda operator: None)  # this user's own may be running
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     odd = entry_for(Operator(), CURSOR, None, None, False)
     monkeypatch.delenv("XDG_RUNTIME_DIR")
