@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydantic import BaseModel
@@ -86,6 +86,17 @@ def diff(old: Registry, new: Registry) -> Changes:
         settings=tuple(key for key in settings if key in LIVE_SETTINGS),
         daemon=tuple(key for key in settings if key not in LIVE_SETTINGS),
         unchanged=tuple(name for name in kept if name not in restart and name not in live),
+    )
+
+
+def with_rotated(changes: Changes, servers: Collection[str]) -> Changes:
+    """The same, and these servers have to be restarted because their secrets are others now."""
+    restart = {**changes.restart, **{name: (*changes.live.get(name, ()), "env") for name in servers}}
+    return replace(
+        changes,
+        restart=restart,
+        live={name: keys for name, keys in changes.live.items() if name not in servers},
+        unchanged=tuple(name for name in changes.unchanged if name not in servers),
     )
 
 

@@ -22,6 +22,7 @@ from mcpd.config.registry import (
     Registry,
     SandboxSettings,
     SandboxSpec,
+    SecretFile,
     SecretRef,
     ServerSpec,
     ViewSpec,
@@ -135,7 +136,7 @@ class _Reading:
         }
         self.defaults()
         servers = {
-            name: self.server(name, named, frontdoor, daemon.secrets_dir, own_profiles, guarded)
+            name: self.server(name, named, frontdoor, daemon, own_profiles, guarded)
             for name, named in self.tables.named["servers"].items()
         }
         views = {name: self.view(name, named) for name, named in self.tables.named["views"].items()}
@@ -212,7 +213,7 @@ class _Reading:
         name: str,
         named: Named,
         frontdoor: FrontdoorSettings,
-        secrets_dir: Path,
+        daemon: DaemonSettings,
         own_profiles: Mapping[str, ProfileSpec],
         guarded: grants.Protected,
     ) -> ServerSpec:
@@ -223,7 +224,7 @@ class _Reading:
         self.tell(table, checks.check_sources(given), frozenset())
         self.tell(table, checks.check_server(spec, frontdoor), wrong)
         self.tell(table, checks.check_profile(spec, self.tables.named["profiles"]), wrong)
-        self.tell(table, self.environment_findings(spec, secrets_dir), wrong)
+        self.tell(table, self.environment_findings(spec, daemon), wrong)
         inside = (
             Finding(("sandbox", *one.key), one.message, one.remedy, one.fatal, one.missing)
             for one in self.sandbox_findings(spec, own_profiles, guarded)
@@ -240,10 +241,10 @@ class _Reading:
         self.tell(table, findings, wrong)
         return spec
 
-    def environment_findings(self, spec: ServerSpec, secrets_dir: Path) -> Iterator[Finding]:
-        if isinstance(spec.env.get("PATH"), SecretRef):
+    def environment_findings(self, spec: ServerSpec, daemon: DaemonSettings) -> Iterator[Finding]:
+        if isinstance(spec.env.get("PATH"), SecretRef | SecretFile):
             yield Finding(("env", "PATH"), "PATH cannot be a secret: programs are looked up in it", "write it out")
-        for variable, message, remedy in secrets.objections(spec, secrets_dir):
+        for variable, message, remedy in secrets.objections(spec, daemon):
             yield Finding(("env", variable), message, remedy, fatal=False)
 
     def located(self, spec: ServerSpec) -> tuple[ServerSpec, list[Finding]]:

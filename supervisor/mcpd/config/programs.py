@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mcpd.config.registry import SecretRef, ServerSpec
+from mcpd.config.registry import ServerSpec
 
 Objection = tuple[str, str]
 
@@ -14,7 +14,7 @@ Objection = tuple[str, str]
 def search_path(spec: ServerSpec, daemon_path: str) -> str:
     """The PATH in which the server's program is looked up: its own, else the daemon's."""
     own = spec.env.get("PATH", daemon_path)
-    return daemon_path if isinstance(own, SecretRef) else own
+    return own if isinstance(own, str) else daemon_path
 
 
 def resolve(program: str, path: str) -> str | None:

@@ -75,9 +75,15 @@ class Package(Table):
 
 
 class SecretRef(Table):
-    """A value that is read from the secrets directory when the server is started."""
+    """A value that is fetched when the server is started: from the secrets directory, a command or the keyring."""
 
     secret: Annotated[str, AfterValidator(check_secret_name)]
+
+
+class SecretFile(Table):
+    """The same as a file that only the server can read; the variable has its path."""
+
+    secret_file: Annotated[str, AfterValidator(check_secret_name)]
 
 
 class ProbeSpec(Table):
@@ -183,15 +189,19 @@ def _parse_package(value: Any) -> Any:
         raise refusal(f"{value!r} names no pinned package", remedy) from None
 
 
-def _parse_env_value(value: Any) -> str | SecretRef:
-    if isinstance(value, SecretRef):
+def _parse_env_value(value: Any) -> str | SecretRef | SecretFile:
+    if isinstance(value, SecretRef | SecretFile):
         return value
     if isinstance(value, str):
         return check_text(value)
     if isinstance(value, dict) and set(value) == {"secret"} and isinstance(value["secret"], str):
         return SecretRef(secret=check_secret_name(value["secret"]))
+    if isinstance(value, dict) and set(value) == {"secret_file"} and isinstance(value["secret_file"], str):
+        return SecretFile(secret_file=check_secret_name(value["secret_file"]))
     if isinstance(value, dict):
-        raise refusal('a table here is { secret = "NAME" }', "NAME is a file in daemon.secrets_dir")
+        raise refusal(
+            'a table here is { secret = "NAME" } or { secret_file = "NAME" }', "NAME is a file in daemon.secrets_dir"
+        )
     remedy = "write it in quotes" if isinstance(value, int | float) else "write a string"
     raise refusal(f"the values of variables are strings, found {describe(value)}", remedy)
 
@@ -225,7 +235,8 @@ class ServerSpec(Table):
     args: tuple[Text, ...] = ()
     cwd: Path = Path("/")
     env: Mapping[
-        Annotated[str, AfterValidator(_check_variable)], Annotated[str | SecretRef, BeforeValidator(_parse_env_value)]
+        Annotated[str, AfterValidator(_check_variable)],
+        Annotated[str | SecretRef | SecretFile, BeforeValidator(_parse_env_value)],
     ] = Field(default_factory=dict)
     enabled: Bool = True
     activation: Literal["eager", "lazy"] = "eager"

@@ -35,6 +35,8 @@ class DaemonSettings(Table):
     runtime_dir: Path
     secrets_dir: Path
     logs_dir: Path
+    secret_command: tuple[str, ...] = ()
+    secret_keyring: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     max_concurrent_starts: Annotated[Int, Field(ge=0), AfterValidator(_enough_starts)] = Field(

@@ -18,7 +18,6 @@ import structlog
 
 from mcpd.clock import Clock
 from mcpd.config.registry import Registry, ServerSpec
-from mcpd.config.secrets import resolve_env
 from mcpd.fleet import operators, status
 from mcpd.fleet.demand import SLOTS, Demand
 from mcpd.fleet.egress import Egress
@@ -28,6 +27,7 @@ from mcpd.fleet.instance import Instance
 from mcpd.fleet.place import Role
 from mcpd.fleet.relay import Relay
 from mcpd.fleet.rolling import Rolling
+from mcpd.fleet.vault import Vault
 from mcpd.lifecycle.backoff import RestartAlarm
 from mcpd.lifecycle.effects import Changed
 from mcpd.lifecycle.events import Disable, Rest, Restart, Start, Stop
@@ -48,6 +48,7 @@ from mcpd.lifecycle.reconcile import (
 )
 from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
 from mcpd.packages.packages import Packages
+from mcpd.process.mask import Mask
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
 from mcpd.process.tree import cookie_for
@@ -74,7 +75,10 @@ _LEVELS = {
 class Planner(Protocol):
     """Says how servers are started; `sandbox.warden.Warden` is one."""
 
-    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan: ...
+    def plan(
+        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, str]]
+    ) -> LaunchPlan: ...
+    def has_files_of_its_own(self, spec: ServerSpec, registry: Registry) -> bool: ...
     def profile_of(self, spec: ServerSpec) -> str: ...
 
 
@@ -133,6 +137,7 @@ class Engine:
         self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
         self.instances: dict[str, Instance] = {}
         self._logs: dict[str, StderrLog] = {}
+        self.vault = Vault(registry.daemon.runtime_dir)
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self.stage = Stage.NEW
@@ -207,13 +212,21 @@ class Engine:
             await asyncio.wait([asyncio.ensure_future(child.stop(LAST_LADDER)) for child in children], timeout=5.0)
         for log in self._logs.values():
             log.close()
+        self.vault.close()
 
     # -- What instances need -----------------------------------------------------------------------------------------
 
     def plan(self, spec: ServerSpec) -> LaunchPlan:
-        return self._warden.plan(self.packages.started_by(spec), resolve_env(spec, self.registry), self.registry)
+        found = self.vault.take(spec, self.registry)
+        self.log_of(spec.name).mask = Mask(found.secrets)
+        started = self.packages.started_by(spec)
+        if self._warden.has_files_of_its_own(spec, self.registry):
+            return self._warden.plan(started, found.env, self.registry, found.files)
+        paths = {key: self.vault.place(spec.name, name, content) for key, (name, content) in found.files.items()}
+        return self._warden.plan(started, {**found.env, **paths}, self.registry, {})
 
     async def prepare(self, spec: ServerSpec) -> None:
+        await self.vault.fetch(spec, self.registry)
         await self.packages.ensure(spec, self.log_of(spec.name), lambda text: self.tell(spec.name, text))
 
     def log_of(self, server: str) -> StderrLog:
@@ -250,6 +263,8 @@ class Engine:
             self.tell("", self._alarm.text)
             _log.error("fleet.restarting_much", text=self._alarm.text)
         self.demand.changed(instance, change)
+        if change.new in _AT_REST and all(one.state in _AT_REST for one in self.instances_of(server)):
+            self.vault.clear(server)
         if change.new in _AT_REST and not self._is_wanted(instance):
             self._forget(instance)
         self._announce(server)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcpd.clock import Clock
-from mcpd.config.diff import diff
+from mcpd.config.diff import diff, with_rotated
 from mcpd.config.load import load
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.control.view import (
@@ -150,14 +150,16 @@ class Fleet(Engine):
             new = await asyncio.to_thread(load, self.registry.path, self._environ, known_missing=known)
             new = self._adapt(new)
             changes = diff(self.registry, new)
+            rotated, unreadable = await self.vault.rotated(new, (*changes.live, *changes.unchanged))
+            changes = with_rotated(changes, rotated)
             if dry_run:
-                return operators.report(changes, new, dry_run=True)
+                return operators.report(changes, new, unreadable, dry_run=True)
             if self.stage is not Stage.RUNNING:
                 raise Overloaded("the daemon is stopping")
             replacing = self.apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
             for name in changes.removed:
                 self.wish(name, None)
-            report = operators.report(changes, new)
+            report = operators.report(changes, new, unreadable)
             self.tell("", operators.summary(report))
             slots = [one for name in new.servers for one in self.slots_of(name)]
             return await operators.with_failures(report, slots, replacing)

@@ -269,7 +269,7 @@ class Incarnation:
 
     def server_said(self, frame: bytes) -> None:
         """A log message that belongs to no session."""
-        self._log.write(b"[message] " + frame + b"\n")
+        self._log.write(b"[message] " + self._log.mask.apply(frame) + b"\n")
 
     # -- In here -----------------------------------------------------------------------------------------------------
 

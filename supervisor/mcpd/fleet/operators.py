@@ -51,7 +51,7 @@ def in_effect(old: Registry, new: Registry) -> Registry:
     return new.model_copy(update={"daemon": old.daemon, "sandbox": old.sandbox, "frontdoor": frontdoor})
 
 
-def report(changes: Changes, new: Registry, *, dry_run: bool = False) -> ReloadReport:
+def report(changes: Changes, new: Registry, problems: Sequence[str] = (), *, dry_run: bool = False) -> ReloadReport:
     """What a reload does; the registry's warnings are in it."""
     return ReloadReport(
         added=changes.added,
@@ -60,6 +60,7 @@ def report(changes: Changes, new: Registry, *, dry_run: bool = False) -> ReloadR
         changed_live=tuple(changes.live),
         unchanged=changes.unchanged,
         daemon=changes.daemon,
+        problems=tuple(problems),
         warnings=tuple(map(str, new.warnings)),
         dry_run=dry_run,
     )

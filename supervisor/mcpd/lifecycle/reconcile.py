@@ -130,7 +130,7 @@ def reconcile(
         seen = observed.get(key)
         if seen is None:
             actions.append(Create(key, spec))
-        elif seen.spec != spec:
+        elif seen.spec != spec or spec.name in orders.replace:  # the same entry may stand for other secrets
             actions.append(Adopt(key, spec, restart=spec.name in orders.replace))
         state = State.STOPPED if seen is None else seen.state
         # A lazy server that is not known is learnt from its first instance; the others wait for the first use.

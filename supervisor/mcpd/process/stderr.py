@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from mcpd.clock import Clock, SystemClock
+from mcpd.process.mask import Mask, MaskedStream
 from mcpd.process.pipes import read_some, waiting
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -51,6 +52,8 @@ class StderrLog:
         self.lost = 0
         """Bytes left out because the file could not be written; `error` says why."""
         self.error = ""
+        self.mask = Mask(())
+        """What is not to be seen in here; `write` is for what is masked already."""
         self._clock = clock or SystemClock()
         self._max_bytes = max_bytes
         self._keep = keep
@@ -86,7 +89,8 @@ class StderrLog:
     def noise(self, line: bytes) -> None:
         """Append a line that the server wrote on stdout and that is no message."""
         more = b" ..." if len(line) > NOISE_SAMPLE else b""
-        self.write(self._at_line_start() + b"[stdout-noise] " + line[:NOISE_SAMPLE] + more + b"\n")
+        shown = self.mask.apply(line)[:NOISE_SAMPLE]
+        self.write(self._at_line_start() + b"[stdout-noise] " + shown + more + b"\n")
 
     def note(self, text: str) -> None:
         """Append a line of mcpd's own; not subject to the rate."""
@@ -203,13 +207,14 @@ class StderrLog:
 class StderrPump:
     """Reads a child's stderr into its log for as long as the child lives, and remembers the end of it."""
 
-    __slots__ = ("_fd", "_log", "_loop", "_paused", "_settling", "tail")
+    __slots__ = ("_fd", "_log", "_loop", "_masked", "_paused", "_settling", "tail")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, log: StderrLog) -> None:
         """Owns `fd` from now on."""
         self._loop = loop
         self._fd = fd
         self._log = log
+        self._masked: MaskedStream = log.mask.stream()
         self._paused: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self.tail = b""
@@ -224,6 +229,7 @@ class StderrPump:
                 left -= len(chunk)
                 self._take(chunk)
             self._shut()
+        self._keep(self._masked.rest())
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -244,6 +250,11 @@ class StderrPump:
                 self._settling = self._loop.call_later(SETTLE_AFTER, self._settle)
 
     def _take(self, chunk: bytes) -> None:
+        self._keep(self._masked.feed(chunk))
+
+    def _keep(self, chunk: bytes) -> None:
+        if not chunk:
+            return
         self.tail = chunk[-TAIL:] if len(chunk) >= TAIL else (self.tail + chunk)[-TAIL:]
         self._log.write(chunk)
 

@@ -113,7 +113,7 @@ def contained(bwrap: str, box: Box) -> tuple[str, ...]:
     for path, target in box.links:
         words += [*_ways(path, there), "--symlink", target, path]
     for path, fd in box.files.items():
-        words += ["--perms", "0444", "--ro-bind-data", str(fd), path]
+        words += [*_ways(path, there), "--perms", "0444", "--ro-bind-data", str(fd), path]
     words += ["--remount-ro", "/run", "--remount-ro", "/dev", "--remount-ro", "/"]
     return (*words, "--chdir", box.cwd, "--seccomp", str(box.filter))
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from mcpd.config import environment, grants
 from mcpd.config.profiles import Rules, effective
@@ -28,6 +29,9 @@ from mcpd.sandbox.policy import (
     command,
     plan,
 )
+
+SECRETS = "/run/secrets"
+NO_FILES: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
 Egress = Callable[[str, Rules, Identity | None], str]
 """(server, rules, its user) -> the socket of a proxy that lets through what they allow."""
@@ -60,8 +64,22 @@ class Warden:
         """Under which profile the server is started; what `list` shows of one that does not run."""
         return spec.sandbox.profile
 
-    def plan(self, spec: ServerSpec, env: Mapping[str, str], registry: Registry) -> LaunchPlan:
-        """How to start `spec` now. Raises SpawnError; a server never gets less containment than its entry says."""
+    def has_files_of_its_own(self, spec: ServerSpec, registry: Registry) -> bool:
+        """Whether a server sees other files than we do, so that `plan` can put some there."""
+        try:
+            return effective(spec.sandbox, registry.profiles).contained
+        except KeyError:
+            return False  # `plan` says so
+
+    def plan(
+        self,
+        spec: ServerSpec,
+        env: Mapping[str, str],
+        registry: Registry,
+        files: Mapping[str, tuple[str, str]] = NO_FILES,
+    ) -> LaunchPlan:
+        """How to start `spec` now. `files`: variable -> (name, content) of secrets that a server with files of its own
+        finds there. Raises SpawnError; a server never gets less containment than its entry says."""
         try:
             rules = effective(spec.sandbox, registry.profiles)
         except KeyError:
@@ -70,6 +88,10 @@ class Warden:
         try:
             user = self._users.of(spec.name) if self._users is not None else None
             premises = self._premises(spec, env, registry, rules, user) if possible else None
+            if premises is not None and files:
+                placed = {f"{SECRETS}/{name}": content.encode() for name, content in files.values()}
+                premises = replace(premises, files={**premises.files, **placed})
+                env = {**env, **{key: f"{SECRETS}/{name}" for key, (name, _) in files.items()}}
         except OSError as error:
             text = f"servers.{spec.name}: {error.filename or 'its files'}: {error.strerror}"
             raise SpawnError("sandbox", text) from error
