@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mcpd.audit import LONGEST, Arguments, AuditLog, Auditor
 from mcpd.routing.ledger import Entry, Note
 from mcpd.wire.address import View
+from support.waiting import until
 
 NOON = 1_700_000_000.0
 
@@ -150,8 +151,7 @@ async def test_what_is_noted_is_written_soon_and_at_the_end(tmp_path: Path) -> N
     notes.entries = [entry("soon")]
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         running = group.create_task(auditor.run(), name="audit")
-        while not log.written:
-            await asyncio.sleep(0)
+        await until(lambda: log.written)
         running.cancel()
     notes.entries = [entry("last")]
     auditor.finish()

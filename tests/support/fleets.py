@@ -30,6 +30,7 @@ from mcpd.store.store import Store
 from mcpd.wire.address import View
 from mcpd.wire.jsonrpc import Message
 from support.processes import BARE, CHILDREN, DEADLINE, PlainPlanner, facts, open_descriptors
+from support.waiting import until
 
 QUICK: dict[str, Any] = {
     "restart_delay": 0.02,
@@ -118,9 +119,7 @@ class Ship:
 
     async def in_flight(self, server: str, count: int) -> None:
         """Return when the child has so many calls."""
-        async with asyncio.timeout(DEADLINE):
-            while self.relay.in_flight(server) < count:
-                await asyncio.sleep(0)
+        await until(lambda: self.relay.in_flight(server) >= count)
 
     def transitions(self, key: str) -> list[tuple[str, str]]:
         return [(one.old, one.new) for one in self.events() if one.instance == key and one.new]

@@ -18,6 +18,7 @@ from mcpworker.client import Client, StdioTransport
 from mcpworker.client.session import Era
 from mcpworker.errors import ClientError
 from support import sdk_server
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -373,9 +374,7 @@ async def test_a_cancelled_opener_leaves_no_process(tmp_path: Path) -> None:
             pytest.fail("the server never answers")
 
     opener = asyncio.get_running_loop().create_task(enter())
-    with anyio.fail_after(20):
-        while not marker.exists():
-            await anyio.sleep(0.01)
+    await until(marker.exists, 20)
     opener.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opener
@@ -401,8 +400,7 @@ async def test_a_cancelled_call_cancels_the_tool(tmp_path: Path) -> None:
             await started.wait()
             group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
-                while not marker.exists():
-                    await anyio.sleep(0.01)
+                await until(marker.exists)
     assert marker.read_text() == "cancelled"
 
 

@@ -24,6 +24,7 @@ from mcpworker.errors import ClientError
 from mcpworker.proxy import FastMCPProxy
 from support import sdk_server
 from support.http_server import free_port, running, sdk_server_argv
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -237,8 +238,7 @@ async def test_cancellation_passes(front: Era, back: Era, tmp_path: Path) -> Non
             await started.wait()
             group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
-                while not marker.exists():
-                    await anyio.sleep(0.01)
+                await until(marker.exists)
 
 
 @FOUR_CELLS
@@ -401,9 +401,7 @@ async def test_changes_in_the_backend_reach_clients(front: Era, back: Era) -> No
         await hear_of(prompts, "notifications/prompts/list_changed")
         await hear_of(lambda: backend.notify_resource_updated("data://y"), "notifications/resources/updated")
         backend.remove_resource("data://x")
-        with anyio.fail_after(20):
-            while "notifications/resources/list_changed" not in seen:
-                await anyio.sleep(0.01)
+        await until(lambda: "notifications/resources/list_changed" in seen, 20)
 
 
 async def test_a_backend_that_refuses_to_be_followed_is_an_error_and_too_many_resources_are_one(
@@ -543,9 +541,7 @@ async def test_a_backend_that_died_unnoticed_is_replaced_before_the_next_request
         connection = proxy._backend._connection
         assert connection is not None
         os.kill(int(first), signal.SIGKILL)
-        with anyio.fail_after(10):
-            while connection.alive:
-                await anyio.sleep(0.01)
+        await until(lambda: not connection.alive)
         assert text_of(await client.call_tool("pid")) != first
 
 
@@ -566,9 +562,8 @@ async def test_an_http_backend_that_was_restarted_is_reached_again(mode: str, tr
             assert text_of(await client.call_tool("pid")) == first
         connection = proxy._backend._connection
         assert connection is not None
-        with anyio.fail_after(10):
-            while mode == "sse" and connection.alive:  # Streamable HTTP has no connection that would end
-                await anyio.sleep(0.01)
+        if mode == "sse":  # Streamable HTTP has no connection that would end
+            await until(lambda: not connection.alive)
         with running(sdk_server_argv(mode, port), port):
             second = text_of(await client.call_tool("pid"))
             assert second != first
@@ -675,8 +670,7 @@ async def test_a_question_that_may_be_anybodys_is_refused_and_then_clients_take_
             assert [tool.name for tool in await two.list_tools()], "lists do not wait"
             assert answers == []
             scope.cancel()
-            while not answers:
-                await anyio.sleep(0.01)
+            await until(lambda: answers)
     assert answers == ["model said: two"]
     assert asked == ["two"]
 

@@ -16,6 +16,7 @@ import pytest
 from mcpd.control import api as module
 from mcpd.errors import Problem
 from support.memory_fleet import MemoryServer, ServedFleet, served_fleet
+from support.waiting import until
 
 
 class Connection(http.client.HTTPConnection):
@@ -315,9 +316,7 @@ def wait_for(served: ServedFleet, condition: Any) -> None:
     done = threading.Event()
 
     async def look() -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition)
         done.set()
 
     asyncio.run_coroutine_threadsafe(look(), served.loop).result(11)

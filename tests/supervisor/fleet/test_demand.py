@@ -25,7 +25,7 @@ from support.fleets import (
     within,
     write_registry,
 )
-from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 LONG: dict[str, Any] = {"activation": "lazy", "idle_timeout": 600.0}
@@ -79,22 +79,33 @@ async def test_it_rests_when_nobody_has_used_it_and_wakes_again(tmp_path: Path) 
 
 async def test_a_call_under_way_and_a_subscription_keep_it_awake(tmp_path: Path) -> None:
     with gate(tmp_path) as held:
-        async with sailing(registry(tmp_path, spec("time", **BRIEF))) as ship:
+        async with sailing(registry(tmp_path, spec("time", **BRIEF), spec("other", **BRIEF))) as ship:
             await ship.until("time", State.IDLE)
             client = await Client(ship, "time").initialize()
             call = asyncio.ensure_future(client.call("hold", path=str(held.path)))
             await ship.in_flight("time", 1)
-            await asyncio.sleep(0.3)  # three times as long as nobody needs it
+            await used_and_put_to_rest(ship, "other")
 
             assert ship.state("time") is State.READY
 
             held.open_()
             await within(call)
             await client.ask("resources/subscribe", {"uri": "a://1"})
-            await asyncio.sleep(0.3)
+            await used_and_put_to_rest(ship, "other")
+
             assert ship.state("time") is State.READY
+
             client.close()
             await ship.until("time", State.IDLE)
+
+
+async def used_and_put_to_rest(ship: Ship, server: str) -> None:
+    """Return when a server was needed for a moment, and then not for its whole `idle_timeout`, twice."""
+    client = await Client(ship, server).initialize()
+    for _ in range(2):
+        await client.call("echo")
+        await ship.until(server, State.IDLE)
+    client.close()
 
 
 async def test_a_call_that_comes_while_it_falls_asleep_is_answered(tmp_path: Path) -> None:
@@ -216,6 +227,4 @@ async def test_lazy_sessions_have_no_spare_before_somebody_comes_nor_after(tmp_p
         assert json.loads(await client.call("echo"))["capabilities"] == {"sampling": {}}
 
         client.close()
-        async with asyncio.timeout(DEADLINE):
-            while list(ship.fleet.instances) != ["time"]:
-                await asyncio.sleep(0.001)
+        await until(lambda: list(ship.fleet.instances) == ["time"])

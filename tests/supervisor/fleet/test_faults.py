@@ -26,6 +26,7 @@ from mcpd.lifecycle.states import State
 from mcpd.process import tree
 from support.fleets import Client, Push, Ship, command, gate, registry, sailing, spec, within
 from support.processes import CHILDREN, DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 QUICK_PROBES = {"period": 0.05, "timeout": 0.05, "failure_threshold": 2}
@@ -41,12 +42,6 @@ async def beside(tmp_path: Path, name: str, child: str = "mcp_peer.py", *args: s
         yield ship
         assert await within(ship.call("other", "echo", still="here")) == '{"still": "here"}'
         assert ship.pid("other") == pid
-
-
-async def until(fact: Any) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not fact():
-            await asyncio.sleep(0.005)
 
 
 def log_of(ship: Ship, server: str) -> bytes:
@@ -411,9 +406,8 @@ async def test_26_no_log_can_be_written_and_nobody_is_held_up(tmp_path: Path) ->
         folder.unlink()
         folder.mkdir()
         async with asyncio.timeout(2 * DEADLINE):
-            while not ship.fleet.log_path("grumbles").exists():
+            while not ship.fleet.log_path("grumbles").exists():  # each call makes it write, and the log try again
                 await within(ship.call("grumbles", "echo", bytes=10))
-                await asyncio.sleep(0.05)
 
 
 async def test_27_without_descriptors_a_start_waits_and_leaks_none(tmp_path: Path) -> None:
@@ -463,11 +457,10 @@ async def test_32_a_jump_of_the_wall_clock_restarts_nothing(
         ship.clock.jump = days * 86400.0
         heard = ship.instance("time").incarnation
         assert heard is not None
-        calls = 0
-        while calls < 5:  # some probes long
-            await asyncio.sleep(0.05)
+        for _ in range(5):  # some probes long
+            before = heard.answered_at
+            await until(lambda before=before: heard.answered_at != before)
             await ship.call("time", "echo")
-            calls += 1
 
         assert ship.instance("time").machine.generation == generation
         assert ship.fleet.server("time").status.state == "READY"

@@ -28,6 +28,7 @@ from support.fleets import (
     write_registry,
 )
 from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -331,6 +332,4 @@ async def until_told(feed: Feed, text: str) -> AsyncIterator[Event]:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while tree.look_up(pid) is not None:
-            await asyncio.sleep(0)
+    await until(lambda: tree.look_up(pid) is None)

@@ -16,6 +16,7 @@ from mcpd.lifecycle.states import State
 from mcpd.wire.address import View
 from support.fleets import Push, Ship, gate, load_registry, registry, sailing, spec, within, write_registry
 from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -162,9 +163,7 @@ async def test_lists_that_cannot_be_fetched_anew_stay_what_they_were(tmp_path: P
         await ship.call("time", "grow", tool="new")
 
         log = ship.fleet.log_path("time")
-        async with asyncio.timeout(DEADLINE):
-            while not (log.exists() and "the old ones stay" in log.read_text()):
-                await asyncio.sleep(0.01)
+        await until(lambda: log.exists() and "the old ones stay" in log.read_text())
         assert len(tools(ship, "time")) == 7
         assert ship.state("time") is State.READY
 

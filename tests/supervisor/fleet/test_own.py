@@ -14,16 +14,14 @@ from mcpd.fleet import own
 from mcpd.fleet.place import Role
 from mcpd.lifecycle.states import State
 from support.fleets import Client, Ship, command, load_registry, registry, sailing, spec, within, write_registry
-from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 
 async def usable(ship: Ship, server: str = "time") -> None:
     """Return when sessions can have instances, and a spare is there."""
-    async with asyncio.timeout(DEADLINE):
-        while not (ship.fleet.demand.is_usable(server) and spares(ship, server)):
-            await asyncio.sleep(0)
+    await until(lambda: ship.fleet.demand.is_usable(server) and spares(ship, server))
 
 
 def spares(ship: Ship, server: str = "time") -> list[int]:
@@ -46,12 +44,6 @@ def processes(ship: Ship, server: str = "time") -> set[int]:
 
 def owned(ship: Ship, server: str = "time") -> int:
     return sum(one.place.role is Role.OWN for one in ship.fleet.instances_of(server))
-
-
-async def until(fact: object) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not fact():  # type: ignore[operator]
-            await asyncio.sleep(0.001)
 
 
 async def test_each_session_has_a_process_that_was_told_of_exactly_its_capabilities(tmp_path: Path) -> None:

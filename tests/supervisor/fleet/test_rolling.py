@@ -13,6 +13,7 @@ import pytest
 from mcpd.lifecycle.states import State
 from support.fleets import Client, Ship, command, gate, load_registry, registry, sailing, spec, within, write_registry
 from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 PATIENT: dict[str, Any] = {"drain_timeout": DEADLINE}
@@ -20,9 +21,7 @@ PATIENT: dict[str, Any] = {"drain_timeout": DEADLINE}
 
 async def alone(ship: Ship, *names: str) -> None:
     """Return when only these instances are left."""
-    async with asyncio.timeout(DEADLINE):
-        while sorted(one.name for one in ship.fleet.instances.values()) != sorted(names):
-            await asyncio.sleep(0.001)
+    await until(lambda: sorted(one.name for one in ship.fleet.instances.values()) == sorted(names))
 
 
 def flagged(tmp_path: Path) -> tuple[Path, str]:
@@ -106,9 +105,7 @@ async def test_a_reload_with_a_broken_entry_keeps_the_old_process_until_it_is_me
         assert await ship.call("time", "echo") == "{}"
 
         flag.unlink()
-        async with asyncio.timeout(DEADLINE):
-            while ship.slot("time").machine.generation == 1:
-                await asyncio.sleep(0.001)
+        await until(lambda: ship.slot("time").machine.generation > 1)
         await alone(ship, "time")
         assert ship.pid("time") != before
 
@@ -139,9 +136,7 @@ async def test_another_command_ends_a_replacement_that_is_under_way(tmp_path: Pa
             held.open_()
             await ship.ready("time")
             rolling = asyncio.ensure_future(ship.fleet.roll("time"))
-            async with asyncio.timeout(DEADLINE):
-                while len(ship.fleet.instances) < 2:
-                    await asyncio.sleep(0)
+            await until(lambda: len(ship.fleet.instances) == 2)
             held.open_()
             held.open_()
 
@@ -159,16 +154,12 @@ async def test_the_old_one_may_die_meanwhile(tmp_path: Path) -> None:
             held.open_()
             await ship.ready("time")
             rolling = asyncio.ensure_future(ship.fleet.roll("time"))
-            async with asyncio.timeout(DEADLINE):
-                while len(ship.fleet.instances) < 2:
-                    await asyncio.sleep(0)
+            await until(lambda: len(ship.fleet.instances) == 2)
             os.kill(ship.pid("time"), signal.SIGKILL)
             await ship.until("time", State.INITIALIZING, generation=2)
 
             held.open_()  # one of the two
-            async with asyncio.timeout(DEADLINE):
-                while not any(one.state is State.READY for one in ship.fleet.instances.values()):
-                    await asyncio.sleep(0.001)
+            await until(lambda: any(one.state is State.READY for one in ship.fleet.instances.values()))
             held.open_()  # and the other, if it is the new one
 
             assert (await command(rolling)).ok

@@ -17,7 +17,7 @@ from mcpd.errors import ServerFault
 from mcpd.fleet import status as status_module
 from mcpd.lifecycle.states import State
 from support.fleets import Ship, command, gate, registry, sailing, spec, within
-from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -58,9 +58,7 @@ async def test_a_running_server(tmp_path: Path) -> None:
 
 async def look(ship: Ship, name: str, fits: Callable[[ServerDetail], object]) -> ServerDetail:
     """Wait until what is shown of a server fits."""
-    async with asyncio.timeout(DEADLINE):
-        while not fits(ship.fleet.server(name)):
-            await asyncio.sleep(0.005)
+    await until(lambda: fits(ship.fleet.server(name)))
     return ship.fleet.server(name)
 
 

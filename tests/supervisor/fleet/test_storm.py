@@ -17,7 +17,7 @@ from mcpd.errors import McpdError
 from mcpd.fleet.place import Role
 from mcpd.lifecycle.states import LIVE, State
 from support.fleets import Ship, load_registry, sailing, within, write_registry
-from support.processes import DEADLINE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -71,9 +71,7 @@ async def test_the_last_word_counts(tmp_path: Path, seed: int) -> None:
 
 async def settled(ship: Ship, name: str, state: State) -> None:
     """Return when of a server there is one instance left, in this state."""
-    async with asyncio.timeout(DEADLINE):
-        while [one.state for one in ship.fleet.instances_of(name)] != [state]:
-            await asyncio.sleep(0.001)
+    await until(lambda: [one.state for one in ship.fleet.instances_of(name)] == [state])
 
 
 def look(ship: Ship, seen: set[int]) -> None:

@@ -11,6 +11,7 @@ from mcpd.config.registry import ServerSpec
 from mcpd.errors import ClientFault, NotFound, SpawnError
 from mcpd.lifecycle.states import State
 from support.fleets import QUICK, command, registry, sailing, spec, within
+from support.waiting import until
 
 NOWHERE = "http://127.0.0.1:9/"
 
@@ -45,9 +46,7 @@ async def test_registry_that_is_down_is_tried_again_by_the_restart_rules(tmp_pat
 @pytest.mark.usefixtures("unreachable")
 async def test_installation_is_stopped_with_its_server(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, packaged())) as ship:
-        async with asyncio.timeout(10):
-            while not [one for one in ship.events() if one.reason.startswith("installing")]:
-                await asyncio.sleep(0.01)
+        await until(lambda: [one for one in ship.events() if one.reason.startswith("installing")])
 
         outcome = await command(ship.fleet.stop("which"))
 

@@ -13,6 +13,7 @@ from mcpd.frontdoor.asgi import EVENT_STREAM
 from mcpd.frontdoor.direct_stream import DirectStream
 from mcpd.frontdoor.event_stream import QUIET_TICKS, Streams
 from mcpd.wire.sse import KEEP_ALIVE
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -123,8 +124,7 @@ async def test_a_send_may_wait_more_than_once() -> None:
         stream._send = twice
         stream.offer(b"a")
         stream.offer(b"b")
-        while len(wire.sent) < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(wire.sent) == 2)
         assert wire.sent == [b"a", b"b"]
 
 

@@ -12,6 +12,7 @@ from mcpd.frontdoor.asgi import EVENT_STREAM
 from mcpd.frontdoor.event_stream import QUIET_TICKS, EventStream, Streams
 from mcpd.wire.sse import KEEP_ALIVE
 from support.door import BOTH, TOKEN, Client, Events, call, open_door
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -116,17 +117,13 @@ async def test_a_client_that_does_not_read_is_cut_off_and_nobody_else_waits() ->
                 f"GET {client.path} HTTP/1.1\r\nHost: localhost\r\nAccept: {BOTH}\r\n"
                 f"Authorization: Bearer {TOKEN}\r\nMcp-Session-Id: {session}\r\n\r\n".encode()
             )
-            async with asyncio.timeout(10):
-                while not len(door.context.streams):
-                    await asyncio.sleep(0)
+            await until(lambda: door.context.streams)
             push = door.relay.session(session).push  # type: ignore[union-attr]
             frame = b'{"jsonrpc":"2.0","method":"notifications/x","params":{"data":"%b"}}' % (b"x" * 100_000)
             async with asyncio.timeout(20):
                 while not door.context.streams.cut_off:
                     push.deliver(frame, False)
                     assert (await client.post(call(1, "echo"))).status_code == 200
-            async with asyncio.timeout(10):
-                while len(door.context.streams):
-                    await asyncio.sleep(0)
+            await until(lambda: not door.context.streams)
         async with client.listen() as response:
             assert (await Events(response).next())["id"].startswith("p")

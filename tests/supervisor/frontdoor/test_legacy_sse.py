@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urljoin
@@ -19,6 +18,7 @@ from mcpd.frontdoor.context import Quota
 from mcpd.frontdoor.event_stream import QUIET_TICKS
 from support import door as doors
 from support.door import OTHER_TOKEN, TOKEN, Door, Events, call, initialize, open_door
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -87,12 +87,6 @@ class Client:
         assert answer["result"]["protocolVersion"] == version
         await self.say({"jsonrpc": "2.0", "method": "notifications/initialized"})
         return answer["result"]
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not fact():
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager

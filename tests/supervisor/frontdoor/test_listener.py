@@ -20,6 +20,7 @@ from mcpd.errors import ConfigError
 from mcpd.frontdoor import listener as listener_module
 from mcpd.frontdoor.listener import Listener
 from mcpd.frontdoor.sockets import UnixSocket, bind_tcp, url_of
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -83,9 +84,7 @@ async def test_it_can_be_stopped_before_it_began() -> None:
 async def test_signals_stay_as_they_are() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     async with serving(App()) as (listener, _):
-        async with asyncio.timeout(5):
-            while not listener.serving:
-                await asyncio.sleep(0)
+        await until(lambda: listener.serving)
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
@@ -126,9 +125,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_the_end() -> None:
             stuck.sendall(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await app.reached.wait()
             listener.stop()
-            async with asyncio.timeout(10):
-                while listener.connections:
-                    await asyncio.sleep(0)
+            await until(lambda: not listener.connections)
 
 
 async def test_cancelling_cuts_everything_off() -> None:

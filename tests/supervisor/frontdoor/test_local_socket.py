@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mcpd.frontdoor.outbox import OUTBOX_LIMIT
 from mcpd.frontdoor.sockets import UnixSocket
 from support.door import call, initialize
 from support.echo_relay import EchoChild, registry, relay_for
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 MAX_LINE = 100_000
@@ -85,12 +86,6 @@ class Place:
     async def deserted(self) -> None:
         """Return when no connection is open."""
         await until(lambda: not self.local.connections)
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not fact():
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager

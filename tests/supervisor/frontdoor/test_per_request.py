@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from mcpd.frontdoor import per_request
 from mcpd.routing.info import Lists
 from support import door as door_module
 from support.door import OTHER_TOKEN, TOKEN, Client, Door, Events, initialize, open_door
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -78,12 +79,6 @@ def error_of(response: httpx2.Response) -> tuple[int, int]:
     found = response.json()
     assert found["id"] == 1
     return response.status_code, found["error"]["code"]
-
-
-async def until(fact: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not fact():
-            await asyncio.sleep(0)
 
 
 # requests

@@ -14,6 +14,7 @@ from mcpd.frontdoor import protocol, streamable_http
 from mcpd.frontdoor.listener import KEEP_ALIVE
 from support import door as door_module
 from support.door import BOTH, TOKEN, Client, Door, call, initialize, open_door
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -180,9 +181,7 @@ async def test_a_client_that_leaves_while_its_call_is_under_way() -> None:
         await door.child.arrived(1)
         before = door.listener.connections
         raw.writer.close()
-        async with asyncio.timeout(10):
-            while door.listener.connections >= before:
-                await asyncio.sleep(0)
+        await until(lambda: door.listener.connections < before)
         door.child.release()
         async with connected(door) as again:
             again.send(post(id, call(3, "echo")))
@@ -196,13 +195,9 @@ async def test_a_client_that_left_before_its_answer_became_a_stream() -> None:
         await door.child.arrived(1)
         before = door.listener.connections
         raw.writer.close()
-        async with asyncio.timeout(10):
-            while door.listener.connections >= before:
-                await asyncio.sleep(0)
+        await until(lambda: door.listener.connections < before)
         door.pass_time(streamable_http.STREAM_AFTER + 1)
-        async with asyncio.timeout(10):
-            while len(door.context.streams) or not door.context.counters.streamed:
-                await asyncio.sleep(0)
+        await until(lambda: door.context.counters.streamed and not door.context.streams)
         door.child.release()
         async with connected(door) as again:
             again.send(post(id, call(3, "echo")))
@@ -215,12 +210,7 @@ async def test_the_end_of_the_daemon_lets_a_call_finish() -> None:
         raw.send(post(id, call(1, "hold")))
         await door.child.arrived(1)
         door.listener.stop()
-        async with asyncio.timeout(10):
-            while door.listener._server.servers:
-                if not door.listener._server.servers[0].is_serving():
-                    break
-                await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(lambda: not any(one.is_serving() for one in door.listener._server.servers))
         door.child.release()
         status, headers, _ = await raw.response()
 
@@ -266,9 +256,7 @@ async def test_a_head_without_end_is_cut_off() -> None:
 async def test_a_request_that_is_never_complete_is_given_up(begun: bytes | None, lane: str) -> None:
     async with session() as (door, id, raw):
         raw.send(head(id, 100) + b"{" if begun is None else begun)
-        async with asyncio.timeout(10):
-            while door.listener.connections < 2:
-                await asyncio.sleep(0)
+        await until(lambda: door.listener.connections == 2)
         # what was sent is there when a later request on another connection is answered
         async with Client(door) as other:
             await other.initialize()
@@ -369,10 +357,7 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
             raw.send(post(id, call(number, "big", size=2**20)))
         await door.child.arrived(4)
         everybody = door.listener._server.server_state.connections
-        async with asyncio.timeout(10):
-            while not (paused := [one for one in everybody if one.flow.write_paused]):
-                await asyncio.sleep(0)
-        [mine] = paused
+        [mine] = await until(lambda: [one for one in everybody if one.flow.write_paused])
         now = asyncio.get_running_loop().time()
         mine.expire(now)  # type: ignore[attr-defined]
         mine.expire(now + protocol.UNREAD_TIMEOUT - 5)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ import pytest
 from mcpd.frontdoor import streamable_http
 from support import door as door_module
 from support.door import BOTH, OTHER_TOKEN, Client, Events, call, initialize, open_door
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +108,7 @@ async def test_a_slow_answer_is_kept_alive_by_a_stream() -> None:
         post = asyncio.create_task(client.post(call(1, "hold")))
         await door.child.arrived(1)
         door.pass_time(streamable_http.STREAM_AFTER + 1)
-        await _until(lambda: len(door.context.streams) == 1)
+        await until(lambda: len(door.context.streams) == 1)
         for _ in range(3):
             door.pass_time(5)
         door.child.release()
@@ -348,7 +349,7 @@ async def test_a_question_is_asked_where_somebody_listens() -> None:
             await door.child.arrived(1)
             door.pass_time(streamable_http.STREAM_AFTER + 1)
             await lost
-            await _until(lambda: len(door.context.streams) == 1)
+            await until(lambda: len(door.context.streams) == 1)
             sample = {"messages": [], "maxTokens": 1}
             door.child.say({"id": "q", "method": "sampling/createMessage", "params": sample})
 
@@ -684,9 +685,3 @@ async def _first_event(client: Client, message: Any) -> str:
 async def _try(client: Client, code: int) -> httpx2.Response:
     await client.initialize()
     return httpx2.Response(200, json={"error": {"code": code}})
-
-
-async def _until(fact: Any) -> None:
-    async with asyncio.timeout(10):
-        while not fact():
-            await asyncio.sleep(0)

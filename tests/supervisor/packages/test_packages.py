@@ -27,6 +27,7 @@ from mcpd.process import tree
 from mcpd.process.stderr import StderrLog
 from mcpd.sandbox.policy import SandboxFacts
 from support.processes import facts
+from support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -145,9 +146,7 @@ async def test_without_a_registry_another_try_may_help(
 async def test_interrupted_installation_leaves_nothing(bench: Callable[..., Bench], package: Package) -> None:
     one = bench()
     work = asyncio.ensure_future(one.install(package))
-    async with asyncio.timeout(30):
-        while not tree.carriers(COOKIE):
-            await asyncio.sleep(0.01)
+    await until(lambda: tree.carriers(COOKIE), 30)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work

@@ -17,6 +17,7 @@ from mcpd.process.exits import ExitStatus
 from mcpd.process.stderr import TAIL, StderrLog
 from mcpd.process.stop import Rung, StopLadder
 from support.processes import FAST, Lifeline, household, launch_plan, script
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -145,15 +146,10 @@ async def test_partial_writes_lose_and_repeat_nothing(tmp_path: Path) -> None:
             if len(frame) % 7 == 0:
                 await asyncio.sleep(0)
 
-        await asyncio.wait_for(_drained(child), 10)
+        await until(lambda: not child.queued)
         child.close_stdin()
         await heard.until_exit()
         assert heard.frames == [f"{len(frames)} {len(lines)} {hashlib.sha256(lines).hexdigest()}".encode()]
-
-
-async def _drained(child: object) -> None:
-    while child.queued:  # type: ignore[attr-defined]
-        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

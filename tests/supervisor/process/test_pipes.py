@@ -9,6 +9,7 @@ import os
 import pytest
 
 from mcpd.process.pipes import FRAMES_A_TURN, FrameReader, FrameWriter, waiting
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -120,8 +121,7 @@ async def test_finish_delivers_the_backlog_and_what_is_in_the_pipe() -> None:
         lambda: None,
     )
     os.write(write, b"a\n" * 5000)
-    while not frames:
-        await asyncio.sleep(0)
+    await until(lambda: frames)
     os.write(write, b"b\nhalf")
     reader.finish()
     reader.finish()
@@ -148,8 +148,7 @@ async def test_end_is_told_once_and_noise_named() -> None:
     )
     os.write(write, b"\xef\xbb\xbfshort\r\n" + b"l" * 1000 + b"\n\nrest")
     os.close(write)
-    while "end" not in told:
-        await asyncio.sleep(0)
+    await until(lambda: "end" in told)
     reader.finish()
 
     assert told == [b"short", ("overlong", b"l" * 256), ("unfinished", b"rest"), "end"]

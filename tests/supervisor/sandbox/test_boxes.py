@@ -26,6 +26,7 @@ from mcpd.sandbox.policy import SandboxFacts
 from mcpd.sandbox.readback import read_back
 from support.boxes import Box, spec
 from support.processes import CHILDREN, COOKIE, facts
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 IS_ROOT = os.geteuid() == 0
@@ -334,12 +335,9 @@ async def test_control_group_holds_a_tree_and_kills_all_of_it(tmp_path: Path) ->
         assert process.stdin is not None
         group.add(process.pid)
         process.stdin.write(b"\n")
-        async with asyncio.timeout(10):
-            while group.processes() < 3:
-                await asyncio.sleep(0.01)
-            assert group.kill()
-            await process.wait()
-            while not group.remove():
-                await asyncio.sleep(0.01)
+        await until(lambda: group.processes() == 3)
+        assert group.kill()
+        await asyncio.wait_for(process.wait(), 10)
+        await until(group.remove)
     finally:
         home.rmdir()
