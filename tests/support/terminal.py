@@ -26,6 +26,9 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
+MCPCTL = program("mcpctl")
+
+
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Nothing of the user's own settings."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "TERM": "xterm", "TZ": "UTC", **more}

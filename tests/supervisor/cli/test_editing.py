@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tomli
 
 from mcpd.errors import Problem
-from support.memory_fleet import MemoryServer, ServedFleet, served_fleet
-from support.terminal import environment, program, run
-
-MCPCTL = program("mcpctl")
-SAMPLE = '# ours\n[servers.a]   # first\ncommand = ["cat"]\n\n[servers.b]\ncommand = ["cat"]\nenabled = false\n'
-Ctl = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    path = tmp_path / "mcpd.toml"
-    path.write_text(SAMPLE)
-    return path
-
-
-@pytest.fixture
-def ctl(tmp_path: Path, home: Path) -> Ctl:
-    """Run mcpctl where no daemon runs, in a home of its own."""
-
-    def call(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return run(MCPCTL, *words, env=environment(home, XDG_RUNTIME_DIR=str(tmp_path), **env))
-
-    return call
-
-
-@pytest.fixture
-def served(tmp_path: Path, registry: Path) -> Iterator[ServedFleet]:
-    with served_fleet(tmp_path, MemoryServer("a"), MemoryServer("b")) as fleet:
-        yield fleet
-
-
-def on(served: ServedFleet, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run mcpctl against a daemon; the registry is the daemon's."""
-    return run(MCPCTL, "--socket", str(served.socket_path), *words, env=environment(served.root / "home"))
-
-
-def servers(path: Path) -> dict[str, object]:
-    found: dict[str, object] = tomli.loads(path.read_text())["servers"]
-    return found
+from support.editing import SAMPLE, Ctl, on, servers
+from support.memory_fleet import ServedFleet
 
 
 class TestWithoutADaemon:

@@ -13,15 +13,7 @@ import pytest
 from mcpd.control.view import SessionStatus
 from mcpd.errors import Problem
 from support.memory_fleet import MemoryServer, ServedFleet, served_fleet
-from support.terminal import environment, plain, program, run, run_on_terminal
-
-MCPCTL = program("mcpctl")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
+from support.terminal import MCPCTL, environment, plain, run, run_on_terminal
 
 
 @pytest.fixture

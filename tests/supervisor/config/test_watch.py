@@ -38,16 +38,16 @@ def remove_fragment(path: Path) -> None:
 
 
 async def next_change(changes: AsyncIterator[None], act: Callable[[], None]) -> None:
-    """Do something until it is noticed: the first time, the watch may not have begun."""
+    """Do something, and return when it was noticed."""
     waiting = asyncio.ensure_future(anext(changes))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the watch has begun
     act()
     async with asyncio.timeout(DEADLINE):
         await waiting
 
 
 @pytest.mark.anyio
-async def test_every_kind_of_change_is_noticed_once(tmp_path: Path) -> None:
+async def test_every_kind_of_change_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "mcpd.toml"
     path.write_text("")
     changes = watch.changes(path)

@@ -231,7 +231,9 @@ def test_damaged_frames_are_refused_or_valid(junk: bytes, at: int) -> None:
         message = decode(damaged)
     except WireError:
         return
-    json.loads(jsonrpc.request(message.key or b"0", message.method, message.params, message.extra))
+    again = decode(jsonrpc.request(message.key or b"0", message.method, message.params, message.extra))
+    assert (again.method, again.extra) == (message.method, message.extra)
+    assert bytes(again.params) == bytes(message.params)
 
 
 def test_batches() -> None:
