@@ -37,7 +37,8 @@ def run(
     settings = registry.daemon
     make_private(settings.state_dir, "daemon.state_dir")
     make_private(settings.logs_dir, "daemon.logs_dir")
-    with RuntimeDir(settings.runtime_dir), ThreadPoolExecutor(1, "probe") as pool:
+    shared = settings.client_group is not None or settings.operator_group is not None
+    with RuntimeDir(settings.runtime_dir, passable=shared), ThreadPoolExecutor(1, "probe") as pool:
         tree.become_subreaper()
         descriptors.raise_limit()
         probed = pool.submit(probe)

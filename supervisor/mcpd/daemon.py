@@ -19,6 +19,7 @@ from mcpd import __version__
 from mcpd.access import Tokens
 from mcpd.audit import AuditLog, Auditor, open_log
 from mcpd.clock import SystemClock
+from mcpd.config.checks import gid_of
 from mcpd.config.registry import Registry
 from mcpd.control.api import ControlApi
 from mcpd.control.view import FleetView, ServerStatus
@@ -36,12 +37,14 @@ from mcpd.frontdoor.guard import Guard
 from mcpd.frontdoor.legacy_sse import LegacySse
 from mcpd.frontdoor.listener import Listener
 from mcpd.frontdoor.local_socket import LocalSocket
+from mcpd.frontdoor.peers import Peers
 from mcpd.frontdoor.protocol import Bounds
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.streamable_http import StreamableHttp
 from mcpd.frontdoor.ticker import Ticker
 from mcpd.notify import Notifier
 from mcpd.process import tree
+from mcpd.runtime import useless_because
 from mcpd.sandbox import cgroup
 from mcpd.sandbox.policy import SandboxFacts
 from mcpd.store import tokens
@@ -114,8 +117,8 @@ class Daemon:
         self._sockets = self._take_sockets()
         for one in self._sockets:
             self._parts.callback(one.close)
-        self._control_socket = self._unix_socket("control.sock")
-        self._mcp_socket = self._unix_socket("mcp.sock")
+        self._control_socket, operators = self._unix_socket("control.sock", "operator_group")
+        self._mcp_socket, clients = self._unix_socket("mcp.sock", "client_group")
         self._urls = tuple(sockets.url_of(one, tls=self._tls is not None) for one in self._sockets)
         authenticator = self._authenticator()
         self._relay = Relay(__version__, self._clock, registry)
@@ -136,11 +139,11 @@ class Daemon:
         )
         self._auditor = self._open_audit()
         pins = self._relay.pins = Pins(registry.path.with_name(LOCK_FILE), self.fleet.tell)
-        self._build_front_door(authenticator)
+        self._build_front_door(authenticator, clients)
         audit = self._audit_log.path if self._audit_log else None
         self._control = ControlApi(self.fleet, self._tokens, audit, PinOffice(self.fleet, pins))
         self._control_listener = Listener(
-            cast(App, self._control), [self._control_socket.socket], peers=_own_users(), on_stop=self._control.close
+            cast(App, self._control), [self._control_socket.socket], peers=operators, on_stop=self._control.close
         )
 
     def _open_audit(self) -> Auditor | None:
@@ -155,7 +158,7 @@ class Daemon:
         self._parts.callback(auditor.finish)
         return auditor
 
-    def _build_front_door(self, authenticator: Authenticator) -> None:
+    def _build_front_door(self, authenticator: Authenticator, clients: Peers) -> None:
         registry = self._registry
         self._ticker = Ticker(self._clock)
         if self._tokens is not None:
@@ -183,7 +186,7 @@ class Daemon:
         )
         self._ticker.callbacks.append(self._refresh_tls)
         self._local = LocalSocket(
-            self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, _own_users()
+            self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, clients
         )
 
     def _take_sockets(self) -> list[socket.socket]:
@@ -201,8 +204,16 @@ class Daemon:
         except ConfigError as problem:
             log.error("tls.unusable", problem=str(problem), next="the certificate in use stays")
 
-    def _unix_socket(self, name: str) -> sockets.UnixSocket:
-        return self._parts.enter_context(closing(sockets.UnixSocket(self._registry.daemon.runtime_dir / name)))
+    def _unix_socket(self, name: str, key: str) -> tuple[sockets.UnixSocket, Peers]:
+        """A socket in the runtime directory, and who may connect to it; `key` may name a group."""
+        settings = self._registry.daemon
+        group: str | None = getattr(settings, key)
+        gid = None if group is None else gid_of(group)
+        made = self._parts.enter_context(closing(sockets.UnixSocket(settings.runtime_dir / name, gid)))
+        if gid is not None and (why := useless_because(settings.runtime_dir)):
+            remedy = "set another daemon.runtime_dir; see docs/access.md"
+            log.warning("socket.of-no-use", key=key, path=str(made.path), reason=why, next=remedy)
+        return made, Peers(gid=gid, key=f"daemon.{key}")
 
     def _authenticator(self) -> Authenticator:
         self._tokens: Tokens | None = None
@@ -401,8 +412,3 @@ _PER_SERVER: tuple[tuple[str, str, Literal["counter", "gauge"], Callable[[Server
     ("mcpd_server_rss_bytes", "Resident memory of the server's processes", "gauge", lambda one: one.rss or 0),
     ("mcpd_server_cpu_seconds", "CPU time of the server's processes", "counter", lambda one: one.cpu or 0.0),
 )
-
-
-def _own_users() -> frozenset[int]:
-    """Who may connect to the unix sockets: the user of the daemon, and root."""
-    return frozenset({os.getuid(), 0})

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mcpd.control.trust import is_reachable, was_given
 from mcpd.errors import ConfigError, McpdError, Problem
 
 LOCK_FILE = "mcpd.lock"
@@ -26,11 +27,13 @@ class RuntimeDir:
     Raises ConfigError if the directory cannot be used, AlreadyRunning if another daemon has it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, passable: bool = False) -> None:
+        """`passable`: others may reach what is in it if they know its name, and its own mode lets them."""
         self._path = path
+        self._passable = passable
 
     def __enter__(self) -> Self:
-        make_private(self._path, "daemon.runtime_dir")
+        make_private(self._path, "daemon.runtime_dir", passable=self._passable)
         lock = self._path / LOCK_FILE
         try:
             self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -57,8 +60,10 @@ class RuntimeDir:
         os.close(self._descriptor)
 
 
-def make_private(path: Path, key: str) -> None:
-    """Make a directory (and those above it) that only this user may enter; raises ConfigError where it cannot be so."""
+def make_private(path: Path, key: str, *, passable: bool = False) -> None:
+    """Make a directory (and those above it) that only this user may enter, or others only pass through; raises
+    ConfigError where it cannot be so."""
+    mode = 0o711 if passable else 0o700
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = os.lstat(path)
@@ -66,10 +71,21 @@ def make_private(path: Path, key: str) -> None:
             raise _unusable(path, key, "it is a symbolic link; name the directory that it leads to")
         if found.st_uid != os.geteuid():
             raise _unusable(path, key, f"it belongs to user {found.st_uid}")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            os.chmod(path, 0o700)
+        if stat.S_IMODE(found.st_mode) & 0o077 != mode & 0o077:
+            os.chmod(path, mode)
     except OSError as problem:
         raise _unusable(path, key, problem.strerror or str(problem)) from None
+
+
+def useless_because(path: Path) -> str:
+    """Why the members of a group would not get to a socket in this directory, or their tools not believe what is there;
+    empty if they do."""
+    directory = os.fspath(path)
+    if not is_reachable(directory):
+        return "a directory above it is closed to others"
+    if os.getuid() and not was_given(directory, os.getuid()):
+        return "its directory is not one that root made for this user, so mcpctl of others does not trust it"
+    return ""
 
 
 def _unusable(path: Path, key: str, why: str) -> ConfigError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import queue
 import secrets
 import subprocess
@@ -75,6 +74,7 @@ class LocalDaemon:
 
 async def _serve(path: Path, names: list[str], capabilities: dict[str, Any] | None) -> None:
     from mcpd.frontdoor.local_socket import LocalSocket
+    from mcpd.frontdoor.peers import Peers
     from mcpd.frontdoor.sockets import UnixSocket
     from support import echo_relay
 
@@ -84,7 +84,7 @@ async def _serve(path: Path, names: list[str], capabilities: dict[str, Any] | No
     for child in children.values():
         child.calls = _Printed()
     listening = UnixSocket(path)
-    local = LocalSocket(relay, listening.socket, secrets.token_hex(8), 4 * 2**20, {os.getuid()})
+    local = LocalSocket(relay, listening.socket, secrets.token_hex(8), 4 * 2**20, Peers())
     await local.start()
     print(json.dumps({"listening": True}), flush=True)
     await asyncio.Event().wait()

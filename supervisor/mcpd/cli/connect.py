@@ -18,6 +18,7 @@ from functools import partial
 from mcpd.cli.daemon_link import UNAVAILABLE, Ended
 from mcpd.cli.pipes import say
 from mcpd.cli.stdio_relay import StdioRelay
+from mcpd.control.trust import is_trusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing alone would take a tenth of the time that starting takes
@@ -198,9 +199,9 @@ def _apparent_runtime_dir(data: bytes) -> str | None:
 def reach(places: Sequence[str]) -> socket.socket:
     """A connection to the daemon at the first of these places where one listens.
 
-    Raises Ended (69) if there is none, PermissionError if what listens is another user's.
+    Raises Ended (69) if there is none that is for us and to be trusted.
     """
-    refused = ""
+    refused = closed = ""
     for path in places:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -212,20 +213,22 @@ def reach(places: Sequence[str]) -> socket.socket:
             refused = refused or f"{path}: {problem.strerror}"
         except PermissionError as problem:
             link.close()
-            refused = f"{path}: {problem.strerror}"
+            closed = closed or f"{path}: {problem.strerror}"
         except BaseException:
             link.close()
             raise
         else:
             return link
+    if closed:
+        raise Ended(UNAVAILABLE, f"{closed}; be the daemon's user, or a member of its daemon.client_group")
     raise Ended(UNAVAILABLE, f"no mcpd is running ({refused}); start one with mcpd start, or use --spawn")
 
 
 def check_peer(link: socket.socket, path: str) -> None:
-    """Raise PermissionError unless the daemon is this user's or root's: anybody may bind a name in /tmp."""
+    """Raise PermissionError unless the daemon can be believed to be the one that is meant (`trust`)."""
     uid = peer_uid(link)
-    if uid not in (os.getuid(), 0):
-        raise PermissionError(errno.EPERM, f"belongs to user {uid}, not to you", path)
+    if not is_trusted(path, uid):
+        raise PermissionError(errno.EPERM, f"belongs to user {uid}, to whom root has not given the directory", path)
 
 
 def peer_uid(link: socket.socket) -> int:

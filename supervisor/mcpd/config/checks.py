@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -41,6 +42,27 @@ def check_daemon(settings: DaemonSettings) -> Iterator[Finding]:
     if longest > LONGEST_SOCKET_PATH:
         message = f"sockets in {settings.runtime_dir} have paths of {longest} bytes; {LONGEST_SOCKET_PATH} are possible"
         yield Finding(("runtime_dir",), message, "set a shorter daemon.runtime_dir")
+    for key in ("client_group", "operator_group"):
+        group = getattr(settings, key)
+        if group is not None:
+            yield from _check_group(key, group)
+
+
+def _check_group(key: str, group: str) -> Iterator[Finding]:
+    """A group that a socket is to be given to: chown(2) lets only root give it to one that it is not in itself."""
+    try:
+        gid = gid_of(group)
+    except KeyError:
+        yield Finding((key,), f"there is no group {group!r}", f"make it (`groupadd {group}`), or name another one")
+        return
+    if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
+        remedy = "make this user a member of it, log in anew, and start the daemon again"
+        yield Finding((key,), f"only members of group {group!r}, and root, can give it a socket", remedy)
+
+
+def gid_of(group: str) -> int:
+    """The id of a group that is named, or written as a number. Raises KeyError."""
+    return int(group) if group.isascii() and group.isdigit() else grp.getgrnam(group).gr_gid
 
 
 def check_sandbox(settings: SandboxSettings) -> Iterator[Finding]:

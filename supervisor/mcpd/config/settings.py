@@ -37,6 +37,8 @@ class DaemonSettings(Table):
     logs_dir: Path
     secret_command: tuple[str, ...] = ()
     secret_keyring: str = ""
+    client_group: str | None = Field(default=None, min_length=1)
+    operator_group: str | None = Field(default=None, min_length=1)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     max_concurrent_starts: Annotated[Int, Field(ge=0), AfterValidator(_enough_starts)] = Field(

@@ -1,6 +1,6 @@
 """The operators' side: HTTP with JSON over a unix socket, and its client.
 
 Here lives what an operator can ask of a running daemon (`view`), how it is asked over the socket (`api`), and how a
-tool asks it (`client`, standard library and msgspec only). Nothing here knows how servers are run, and nothing of a
-client's side (sessions' contents, tokens) passes through.
+tool asks it (`client`, standard library and msgspec only) and makes sure whom it asks (`trust`). Nothing here knows how
+servers are run, and nothing of a client's side (sessions' contents, tokens) passes through.
 """

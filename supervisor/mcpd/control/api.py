@@ -1,6 +1,6 @@
 """HTTP with JSON for operators, to be served on the control socket.
 
-Who may connect is settled before this: the socket is 0600 in a 0700 directory, and its listener checks SO_PEERCRED.
+Who may connect is settled before this: by the mode of the socket, and by its listener, which asks the kernel who it is.
 """
 
 from __future__ import annotations

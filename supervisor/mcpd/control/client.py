@@ -35,6 +35,7 @@ from mcpd.control.messages import (
     Tools,
     UpgradeRequest,
 )
+from mcpd.control.trust import is_trusted
 from mcpd.control.view import (
     DaemonStatus,
     Event,
@@ -95,28 +96,17 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _check_peer(link: socket.socket, path: Path) -> None:
-    """Raise PermissionError unless the daemon is this user's or root's: anybody may bind a name in /tmp.
-
-    Root also speaks with a service that runs as a user of its own, where root gave that user the directory.
-    """
+    """Raise PermissionError unless the daemon can be believed to be the one that is meant (`trust`)."""
     _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    if uid not in (os.getuid(), 0) and not (os.getuid() == 0 and _was_given(path.parent, uid)):
-        raise PermissionError(1, f"belongs to user {uid}", str(path))
-
-
-def _was_given(directory: Path, uid: int) -> bool:
-    """Whether a directory such as /run/mcpd is that user's alone, and nobody but root can have put it there."""
-    real = Path(os.path.realpath(directory))
-    own = os.lstat(real)
-    above = [os.lstat(parent) for parent in real.parents]
-    return own.st_uid == uid and all(one.st_uid == 0 and not one.st_mode & 0o022 for one in above)
+    if not is_trusted(os.fspath(path), uid):
+        raise PermissionError(1, f"belongs to user {uid}, to whom root has not given the directory", str(path))
 
 
 class ControlClient:
     """One connection a call, so that it may be used from several threads at once.
 
-    Of the given places the first counts at which a daemon listens. Names of servers are the caller's business: an
-    unknown one is `Refused` with kind NotFound.
+    Of the given places the first counts at which a daemon listens that can be trusted. Names of servers are the
+    caller's business: an unknown one is `Refused` with kind NotFound.
     """
 
     def __init__(self, *places: Path) -> None:
@@ -238,18 +228,21 @@ class ControlClient:
     def _ask(self, method: str, target: str, body: bytes | None, timeout: float | None) -> ByteStream:
         """The answer, whose head has come and is good. Raises NoDaemon and Refused."""
         absent: Exception | None = None
+        closed: Exception | None = None
         for place in self.places:
             answer = ByteStream(place, timeout)
             try:
                 answer.begin(method, target, body)
             except _ABSENT as error:
                 absent = absent or _lost(place, error)
+            except PermissionError as error:  # whoever sits there must not keep anybody from the next place
+                closed = closed or _lost(place, error)
             except BaseException:
                 answer.close()
                 raise
             else:
                 return answer
-        raise absent or NoDaemon("no place is known where a daemon could be")
+        raise closed or absent or NoDaemon("no place is known where a daemon could be")
 
 
 class ByteStream(Iterator[bytes]):
@@ -262,11 +255,12 @@ class ByteStream(Iterator[bytes]):
         self._hung_up = False
 
     def begin(self, method: str, target: str, body: bytes | None) -> None:
-        """Ask. Raises one of _ABSENT if nobody listens, NoDaemon if the daemon went away, Refused for its refusal."""
+        """Ask. Raises one of _ABSENT if nobody listens, PermissionError if it is not for us, NoDaemon if the daemon
+        went away, Refused for its refusal."""
         try:
             self._connection.request(method, target, body)
             self._response = self._connection.getresponse()
-        except _ABSENT:
+        except (*_ABSENT, PermissionError):
             raise
         except (OSError, http.client.HTTPException) as error:
             raise _lost(self._path, error) from error
@@ -342,7 +336,8 @@ def _lost(path: Path, error: Exception) -> NoDaemon:
     if isinstance(error, _ABSENT):
         return NoDaemon(f"no daemon is running ({path}: {error.strerror}); start one with `mcpd start`")
     if isinstance(error, PermissionError):
-        return NoDaemon(f"{path}: {error.strerror}; run this as the user that the daemon belongs to")
+        remedy = "run this as the user that the daemon belongs to, or as a member of its daemon.operator_group"
+        return NoDaemon(f"{path}: {error.strerror}; {remedy}")
     if isinstance(error, TimeoutError):
         return NoDaemon(f"{path}: the daemon did not answer in time; see its log")
     return NoDaemon(f"{path}: the daemon went away ({error}); see its log")

@@ -19,6 +19,7 @@ import uvicorn
 
 from mcpd.errors import ConfigError, Problem
 from mcpd.frontdoor.asgi import App, Receive, Scope, Send
+from mcpd.frontdoor.peers import Peers
 from mcpd.frontdoor.protocol import Bounds, Connection, DirectApp, State
 
 KEEP_ALIVE: Final = 75  # seconds a connection may wait for its next request
@@ -37,12 +38,12 @@ class Listener:
         *,
         direct: DirectApp | None = None,
         tls: tuple[Path, Path] | None = None,
-        peers: Collection[int] | None = None,
+        peers: Peers | None = None,
         on_stop: Callable[[], None] = lambda: None,
         grace: float = GRACE,
         bounds: Bounds | None = None,
     ) -> None:
-        """`direct`: what the application answers below ASGI. `tls`: certificate and key. `peers`: the uids that may
+        """`direct`: what the application answers below ASGI. `tls`: certificate and key. `peers`: who may
         connect, for unix sockets. `on_stop` is called once no connection is accepted any more: it ends event streams,
         so that their responses finish.
 
@@ -112,11 +113,11 @@ def _config(
     app: App,
     tls: tuple[Path, Path] | None,
     direct: DirectApp | None,
-    allowed: Collection[int] | None,
+    allowed: Peers | None,
     limits: Bounds,
 ) -> uvicorn.Config:
     class Protocol(Connection):
-        peers = None if allowed is None else frozenset(allowed)
+        peers = allowed
         bounds = limits
 
     Protocol.direct = direct

@@ -7,23 +7,23 @@ The first line of a connection, the hello, says what is wanted; it is answered b
     {"mcpd":1,"error":{"code":"not-found","message":"…"}}   or "bad-hello", "overloaded"; then the connection ends
 
 From then on every line is one message, as in the stdio transport of the specification: of either era, for a request
-that says in its `_meta` who asks stands for itself (2026-07-28). Only the user whom the daemon
-runs as gets in: by the mode of socket and directory, and by SO_PEERCRED (unix(7)).
+that says in its `_meta` who asks stands for itself (2026-07-28). Who gets in: the user whom the daemon runs as, root,
+and the members of a group if the registry names one; by the socket's mode, and by what the kernel says of the peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final, Protocol, cast
 
 from mcpd.errors import McpdError, NotFound, Overloaded
 from mcpd.frontdoor.outbox import OUTBOX_LIMIT
+from mcpd.frontdoor.peers import Peers, Stranger
 from mcpd.frontdoor.relay import Relay, Session, View
 from mcpd.frontdoor.sinks import Answers, unsupported_version
-from mcpd.frontdoor.sockets import BACKLOG, peer_of
+from mcpd.frontdoor.sockets import BACKLOG
 from mcpd.wire import jsonrpc, meta, methods
 from mcpd.wire.eras import BATCH_REVISION, META_VERSION, PER_REQUEST_REVISIONS
 from mcpd.wire.jsonrpc import Message, WireError
@@ -43,16 +43,14 @@ _PER_REQUEST: Final = META_VERSION.encode()
 class LocalSocket:
     """Serves the relay on a listening unix socket; `connections` are the open ones.
 
-    `instance` tells one daemon from the next; `max_line` bounds a message in bytes. Peers are users of `uids`.
+    `instance` tells one daemon from the next; `max_line` bounds a message in bytes.
     """
 
-    def __init__(
-        self, relay: Relay, listening: socket.socket, instance: str, max_line: int, uids: Collection[int]
-    ) -> None:
+    def __init__(self, relay: Relay, listening: socket.socket, instance: str, max_line: int, peers: Peers) -> None:
         self.relay = relay
         self.instance = instance
         self.max_line = max_line
-        self.uids = frozenset(uids)
+        self.peers = peers
         self.connections: set[Connection] = set()
         self.cut_off = 0  # clients that did not read
         self.accepted = 0
@@ -135,10 +133,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast(_Transport, transport)
         self._owner.connections.add(self)
         self._owner.accepted += 1
-        self._uid = peer_of(self._transport.get_extra_info("socket")).uid
-        if self._uid not in self._owner.uids:
-            self._refuse("forbidden", "this socket belongs to another user")
-        elif len(self._owner.connections) > MAX_CONNECTIONS:
+        try:
+            self._uid = self._owner.peers.admit(self._transport.get_extra_info("socket")).uid
+        except Stranger as stranger:
+            self._refuse("forbidden", f"{stranger}; {stranger.remedy}")
+            return
+        if len(self._owner.connections) > MAX_CONNECTIONS:
             self._refuse("overloaded", f"{MAX_CONNECTIONS} connections are open already")
         else:
             self._transport.set_write_buffer_limits(high=HIGH_WATER)

@@ -10,8 +10,9 @@ It also bounds what uvicorn does not: the size of a request's head, and the time
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -19,9 +20,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from mcpd.frontdoor.asgi import App, Header, Receive, Reply, Scope, Send, too_large
+from mcpd.frontdoor.asgi import JSON, App, Header, Receive, Reply, Scope, Send, too_large
 from mcpd.frontdoor.exchange import Phase
-from mcpd.frontdoor.sockets import peer_of
+from mcpd.frontdoor.peers import Peers, Stranger
 
 UNREAD_TIMEOUT: Final = 60.0  # for which a client may take nothing of what waits for it
 LINGER: Final = 2.0  # what a client has to read its refusal in
@@ -114,7 +115,7 @@ class _Turn:
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection. `peers` are the uids that may connect by unix socket, None: everybody."""
+    """One client's connection. `peers` are those who may connect by unix socket, None: everybody."""
 
     # in slots: with more than 30 entries an instance's dictionary cannot share its keys with the others (1.5 KiB)
     __slots__ = (
@@ -132,7 +133,7 @@ class Connection(HttpToolsProtocol):
         "_upgraded",
         "extensions",
     )
-    peers: Collection[int] | None = None
+    peers: Peers | None = None
     direct: DirectApp | None = None
     bounds = Bounds()
     server_state: State
@@ -153,8 +154,13 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.bounds.connections:
             self.bounds.limited["connections"] += 1
             transport.abort()
-        if self.peers is not None and peer_of(transport.get_extra_info("socket")).uid not in self.peers:
-            transport.abort()
+        elif self.peers is not None:
+            try:
+                self.peers.admit(transport.get_extra_info("socket"))
+            except Stranger as stranger:
+                self.bounds.limited["stranger"] += 1
+                fault = {"error": str(stranger), "remedy": stranger.remedy, "kind": "ClientFault"}
+                self._hang_up(Reply(403, json.dumps(fault).encode(), (JSON,)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._exchange is not None:

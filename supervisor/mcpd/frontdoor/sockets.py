@@ -7,10 +7,9 @@ import errno
 import os
 import socket
 import stat
-import struct
 from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from mcpd.errors import ConfigError, Problem
 from mcpd.frontdoor.limits import is_loopback
@@ -18,22 +17,6 @@ from mcpd.frontdoor.limits import is_loopback
 BACKLOG: Final = 1024
 FIRST_INHERITED: Final = 3  # sd_listen_fds(3), SD_LISTEN_FDS_START
 LONGEST_UNIX_PATH: Final = 107  # unix(7), sun_path without its NUL
-
-
-class Peer(NamedTuple):
-    """Who is at the other end of a unix socket (unix(7), SO_PEERCRED)."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-_UCRED: Final = struct.Struct("3i")
-
-
-def peer_of(connection: socket.socket) -> Peer:
-    """The process that connected, as the kernel saw it then."""
-    return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
 def bind_tcp(host: str, port: int) -> list[socket.socket]:
@@ -119,14 +102,14 @@ def _passed_to_us(environ: Mapping[str, str]) -> int:
 
 
 class UnixSocket:
-    """A listening unix socket, 0600, whose file is removed by `close` if it is still ours.
+    """A listening unix socket, 0600, or 0660 for a group; its file is removed by `close` if it is still ours.
 
     The caller holds the lock that says that no other daemon runs (faults.md, 33 and 34): a socket file on which
     nobody answers is a leftover, and replaced. Anything else at that path is left alone.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises ConfigError if the path cannot be used."""
+    def __init__(self, path: Path, gid: int | None = None) -> None:
+        """Raises ConfigError if the path cannot be used, or not be given to the group."""
         if len(os.fsencode(path)) > LONGEST_UNIX_PATH:
             raise _no_socket(path, f"is longer than {LONGEST_UNIX_PATH} bytes", "set a shorter daemon.runtime_dir")
         _remove_leftover(path)
@@ -136,11 +119,16 @@ class UnixSocket:
         try:
             self.socket.bind(os.fspath(path))
             self._inode = os.lstat(path).st_ino
+            if gid is not None:
+                _give(path, gid)
             self.socket.listen(BACKLOG)
             self.socket.setblocking(False)
         except OSError as problem:
             self.socket.close()
             raise _no_socket(path, f"cannot be made: {problem.strerror}", "see its directory") from None
+        except ConfigError:
+            self.socket.close()
+            raise
         finally:
             os.umask(umask)
 
@@ -150,6 +138,16 @@ class UnixSocket:
         with contextlib.suppress(OSError):
             if os.lstat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
+
+
+def _give(path: Path, gid: int) -> None:
+    try:
+        os.chown(path, -1, gid)
+        os.chmod(path, 0o660)
+    except PermissionError:
+        os.unlink(path)
+        message = f"cannot be given to group {gid}: its members are others than this user"
+        raise _no_socket(path, message, "make the daemon's user a member of the group") from None
 
 
 def _remove_leftover(path: Path) -> None:

@@ -1,6 +1,8 @@
 """Rules about several keys or tables at once; the wording is asserted in test_load."""
 
+import grp
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,20 @@ def test_socket_paths_have_to_fit():
 
     assert keys(107) == []
     assert keys(108) == [("runtime_dir",)]
+
+
+def test_a_socket_goes_to_a_group_that_is_there_and_that_one_may_give_it_to(monkeypatch):
+    def found(**groups):
+        settings = DaemonSettings(state_dir="/s", runtime_dir="/r", secrets_dir="/k", **groups)
+        return [(finding.key, finding.message) for finding in check_daemon(settings)]
+
+    here = grp.getgrgid(os.getgid()).gr_name
+    assert found(client_group=here, operator_group=str(os.getgid())) == []
+    assert found(client_group="no-such-group") == [(("client_group",), "there is no group 'no-such-group'")]
+    monkeypatch.setattr(os, "geteuid", lambda: 61803)
+    assert found(client_group=here) == []
+    ((key, message),) = found(operator_group="61802")
+    assert (key, message) == (("operator_group",), "only members of group '61802', and root, can give it a socket")
 
 
 @pytest.mark.parametrize(

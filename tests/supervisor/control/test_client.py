@@ -265,6 +265,20 @@ def test_root_trusts_a_service_that_has_its_directory_from_root(mode: str, above
     assert ("belongs to user 65534" not in said) == trusted, said
 
 
+def test_whoever_sits_at_the_first_place_keeps_nobody_from_the_next(
+    served: ServedFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squatted = tmp_path / "squatted"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(squatted))
+        listener.listen()
+        monkeypatch.setattr(module, "is_trusted", lambda path, uid: path != str(squatted))
+
+        assert ControlClient(squatted, served.socket_path).daemon().pid == os.getpid()
+        with pytest.raises(NoDaemon, match=r"squatted: belongs to user .*daemon\.operator_group"):
+            ControlClient(tmp_path / "none", squatted, tmp_path / "none").daemon()
+
+
 def test_the_client_is_light() -> None:
     heavy = "asyncio", "pydantic", "starlette", "typer", "rich"
     script = "import sys, mcpd.control.client; print(*sys.modules)"

@@ -19,6 +19,7 @@ import pytest
 from mcpd.errors import ConfigError
 from mcpd.frontdoor import listener as listener_module
 from mcpd.frontdoor.listener import Listener
+from mcpd.frontdoor.peers import Peers
 from mcpd.frontdoor.sockets import UnixSocket, bind_tcp, url_of
 from support.waiting import until
 
@@ -169,7 +170,7 @@ async def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path) -> None
 async def test_only_the_named_users_may_use_a_unix_socket(tmp_path: Path, mine: bool) -> None:
     unix = UnixSocket(tmp_path / "c.sock")
     app = App()
-    listener = Listener(app, [unix.socket], peers={os.getuid() if mine else os.getuid() + 1})
+    listener = Listener(app, [unix.socket], peers=Peers({os.getuid() if mine else os.getuid() + 1}))
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(listener.serve())
         transport = httpx2.AsyncHTTPTransport(uds=os.fspath(unix.path))
@@ -178,8 +179,9 @@ async def test_only_the_named_users_may_use_a_unix_socket(tmp_path: Path, mine: 
                 assert (await http.get("/")).text == "ok"
                 assert app.scope["client"] is None
             else:
-                with pytest.raises((httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)):
-                    await http.get("/")
+                refused = await http.get("/")
+                assert (refused.status_code, refused.json()["kind"]) == (403, "ClientFault")
+                assert f"not for user {os.getuid()}" in refused.json()["error"]
         listener.stop()
     unix.close()
     assert app.reached.is_set() == mine

@@ -19,6 +19,7 @@ from mcpd.fleet.relay import Relay
 from mcpd.frontdoor import local_socket
 from mcpd.frontdoor.local_socket import LocalSocket
 from mcpd.frontdoor.outbox import OUTBOX_LIMIT
+from mcpd.frontdoor.peers import Peers
 from mcpd.frontdoor.sockets import UnixSocket
 from support.door import call, initialize
 from support.echo_relay import EchoChild, registry, relay_for
@@ -92,7 +93,7 @@ class Place:
 async def listening(path: Path, uids: tuple[int, ...] = (os.getuid(),), **settings: Any) -> AsyncIterator[Place]:
     relay, children = relay_for(registry("one", "two", **settings))
     unix = UnixSocket(path)
-    local = LocalSocket(relay, unix.socket, "d4e5", MAX_LINE, uids)
+    local = LocalSocket(relay, unix.socket, "d4e5", MAX_LINE, Peers(uids))
     await local.start()
     try:
         yield Place(local, path, relay, children["one"])
@@ -194,7 +195,9 @@ async def test_other_errors_of_the_relay_are_told(place: Place, monkeypatch: pyt
 
 async def test_other_users_do_not_get_in(tmp_path: Path) -> None:
     async with listening(tmp_path / "mcp.sock", uids=(os.getuid() + 1,)) as place, place.connect() as peer:
-        assert (await peer.hear())["error"]["code"] == "forbidden"
+        error = (await peer.hear())["error"]
+        assert error["code"] == "forbidden"
+        assert f"not for user {os.getuid()}" in error["message"]
         assert await peer.over()
         assert (tmp_path / "mcp.sock").stat().st_mode & 0o777 == 0o600
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mcpd.errors import ConfigError
-from mcpd.frontdoor.sockets import UnixSocket, bind_tcp, inherited, peer_of, url_of
+from mcpd.frontdoor.peers import peer_of
+from mcpd.frontdoor.sockets import UnixSocket, bind_tcp, inherited, url_of
 
 
 def test_the_port_is_known_and_answers_before_anything_is_served() -> None:
