@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
-from statistics import median, quantiles
+from statistics import median
 from typing import Literal
 
 Transport = Literal["streamable", "stateless", "sse"]
@@ -45,10 +45,6 @@ class Figures:
     @property
     def p50(self) -> float:
         return median(self.latencies)
-
-    @property
-    def p99(self) -> float:
-        return quantiles(self.latencies, n=100)[-1]
 
 
 class Client:

@@ -60,7 +60,6 @@ __all__ = ["Context", "current_context"]
 logger = get_logger("context")
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
-_Answer = CreateMessageResult | CreateMessageResultWithTools | ElicitResult | ListRootsResult
 _AnswerT = TypeVar("_AnswerT", CreateMessageResult, CreateMessageResultWithTools, ElicitResult, ListRootsResult)
 _OUTSIDE = "Context is not available outside of a request"
 

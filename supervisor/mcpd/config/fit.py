@@ -25,10 +25,8 @@ _HOMES: Final[Mapping[str, type[Table]]] = {
 }
 
 
-def fit(
-    model: type[Model], table: Layered, at: KeyPath, base: Mapping[str, Any], report: Report
-) -> tuple[Model, frozenset[str]]:
-    """The model made of `table`, which stands at `at` in the registry; with it the keys that were left out as wrong.
+def fit(model: type[Model], table: Layered, base: Mapping[str, Any], report: Report) -> tuple[Model, frozenset[str]]:
+    """The model made of `table`; with it the keys that were left out as wrong.
 
     `base` lies under the table: it is right, and enough to make the model of if every key of the table is left out.
     """

@@ -154,13 +154,13 @@ class _Reading:
     def daemon(self) -> DaemonSettings:
         table = lay(self.overrides("daemon"), self.tables.single["daemon"])
         base = environment.directories(self.environ, self.path.parent)
-        settings, wrong = fit(DaemonSettings, table, ("daemon",), base, self.report)
+        settings, wrong = fit(DaemonSettings, table, base, self.report)
         self.tell(table, checks.check_daemon(settings), wrong)
         return settings
 
     def frontdoor(self) -> FrontdoorSettings:
         table = lay(self.overrides("frontdoor"), self.tables.single["frontdoor"])
-        settings, wrong = fit(FrontdoorSettings, table, ("frontdoor",), {}, self.report)
+        settings, wrong = fit(FrontdoorSettings, table, {}, self.report)
         self.tell(table, checks.check_frontdoor(settings), wrong)
         self.tell(table, checks.check_tls(settings), wrong)
         self.tell(table, checks.check_separator(settings.separator, self.names), wrong)
@@ -178,13 +178,13 @@ class _Reading:
 
     def sandbox(self) -> SandboxSettings:
         table = lay(self.tables.single["sandbox"])
-        settings, wrong = fit(SandboxSettings, table, ("sandbox",), {}, self.report)
+        settings, wrong = fit(SandboxSettings, table, {}, self.report)
         self.tell(table, checks.check_sandbox(settings), wrong)
         return settings
 
     def profile(self, name: str, named: Named, guarded: grants.Protected) -> ProfileSpec:
         table = lay(named.layer)
-        profile, wrong = fit(ProfileSpec, table, ("profiles", name), {"name": self.usable(name, table)}, self.report)
+        profile, wrong = fit(ProfileSpec, table, {"name": self.usable(name, table)}, self.report)
         self.tell(table, (Finding(*one) for one in profiles.profile_findings(profile)), wrong)
         self.tell(table, self.grant_findings(profile, guarded), wrong)
         if name in BUILT_IN_PROFILES:
@@ -193,7 +193,7 @@ class _Reading:
 
     def defaults(self) -> None:
         """Look at [defaults] by itself, so that it is right also where no server inherits it."""
-        fit(ServerSpec, lay(self.tables.single["defaults"]), ("servers", "*"), {"name": "defaults"}, self.report)
+        fit(ServerSpec, lay(self.tables.single["defaults"]), {"name": "defaults"}, self.report)
 
     def grant_findings(self, table: ProfileSpec | SandboxSpec, guarded: grants.Protected) -> Iterator[Finding]:
         for key, paths in (("read", table.read), ("write", table.write)):
@@ -219,7 +219,7 @@ class _Reading:
     ) -> ServerSpec:
         table = lay(named.layer, self.tables.single["defaults"])
         base = {"name": self.usable(name, table), "cwd": named.directory, "call_timeout": frontdoor.call_timeout}
-        spec, wrong = fit(ServerSpec, table, ("servers", name), base, self.report)
+        spec, wrong = fit(ServerSpec, table, base, self.report)
         given = [source for source in SOURCES if source in table.merged]
         self.tell(table, checks.check_sources(given), frozenset())
         self.tell(table, checks.check_server(spec, frontdoor), wrong)
@@ -280,7 +280,7 @@ class _Reading:
             table = Layered(table.layers, {**table.merged, "servers": list(self.names)})
         elif "servers" not in table.merged:
             self.report.problem(table.place(()), "servers is missing", 'name some, or write servers = "*"')
-        view, wrong = fit(ViewSpec, table, ("views", name), base, self.report)
+        view, wrong = fit(ViewSpec, table, base, self.report)
         if self.is_whole and "servers" in table.merged:
             self.tell(table, checks.check_view(view, self.names), wrong)
         return view

@@ -18,7 +18,7 @@ from mcpd.config.registry import Registry
 from mcpd.errors import CallTimeout, NotFound, Overloaded, ServerFault
 from mcpd.fleet.link import InstanceLink
 from mcpd.fleet.pins import Pins
-from mcpd.routing.correlation import Call, Hold, Phase, Upstream
+from mcpd.routing.correlation import Call, Hold, Upstream
 from mcpd.routing.effects import (
     Claim,
     Deliver,
@@ -269,11 +269,6 @@ class Relay:
         if found is None:
             raise NotFound(f"there is no server {server!r}")
         return found.lists.tools if found.lists else ()
-
-    def is_up(self, server: str) -> bool:
-        """Whether an instance of a server takes calls."""
-        found = self._state.servers.get(server)
-        return found is not None and found.phase is Phase.UP
 
     @property
     def sessions(self) -> Iterable[Session]:

@@ -33,7 +33,6 @@ Headers: TypeAlias = Mapping[bytes, bytes]  # lower-case names, as ASGI has them
 Handler: TypeAlias = Callable[[Scope, Receive, Send, View, Principal], Awaitable[None]]
 
 JSON: Final[Header] = (b"content-type", b"application/json")
-TEXT: Final[Header] = (b"content-type", b"text/plain; charset=utf-8")
 # Nothing between us and the client may hold events back, transform or keep them.
 EVENT_STREAM: Final[tuple[Header, ...]] = (
     (b"content-type", b"text/event-stream"),

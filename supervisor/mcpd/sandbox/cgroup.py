@@ -64,9 +64,6 @@ class Cgroup:
         """How many processes the kernel killed in it because memory.max was reached."""
         return self._counter("memory.events", "oom_kill")
 
-    def refused_forks(self) -> int:
-        return self._counter("pids.events", "max")
-
     def memory_peak(self) -> int | None:
         text = self._read("memory.peak").strip()
         return int(text) if text.isdigit() else None

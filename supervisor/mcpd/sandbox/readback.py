@@ -33,7 +33,6 @@ class Isolation:
     """Effective, permitted, inheritable, ambient and bounding, all in one."""
     no_new_privileges: bool
     seccomp: str
-    filters: int
     writable: tuple[str, ...]
     """Mount points inside that may be written to, but for the kernel's own file systems."""
     limits: Mapping[str, int | None]
@@ -79,7 +78,6 @@ def read_back(pid: int) -> Isolation | None:
         capabilities=capabilities,
         no_new_privileges=status.get("NoNewPrivs") == "1",
         seccomp=_SECCOMP.get(status.get("Seccomp", ""), "unknown"),
-        filters=int(status.get("Seccomp_filters", "0")),
         writable=_writable(mounts),
         limits=kept,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -247,8 +247,3 @@ def _hand_over(path: Path, user: Identity) -> None:
         for name in (*directories, *files):
             os.chown(name, user.uid, user.gid, dir_fd=folder, follow_symlinks=False)
     os.chown(path, user.uid, user.gid, follow_symlinks=False)
-
-
-def shown_limits(planned: LaunchPlan) -> Iterator[str]:
-    """What is in force, a line a limit."""
-    return (f"{name}: {text}" for name, text in planned.limits.in_force.items())

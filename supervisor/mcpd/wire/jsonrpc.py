@@ -275,7 +275,6 @@ def _check_utf8(frame: bytes) -> None:
 
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
-_NOT_NESTING = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _check_depth(frame: bytes) -> None:

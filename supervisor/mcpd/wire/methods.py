@@ -12,7 +12,6 @@ PROGRESS: Final = "notifications/progress"
 MESSAGE: Final = "notifications/message"
 ROOTS_CHANGED: Final = "notifications/roots/list_changed"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
-ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
 
 TOOLS_LIST: Final = "tools/list"
 TOOLS_CALL: Final = "tools/call"
