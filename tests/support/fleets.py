@@ -252,7 +252,8 @@ def write_registry(root: Path, text: str) -> None:
     argv = ", ".join(f'"{word}"' for word in (sys.executable, "-I", "-S", str(CHILDREN / "mcp_peer.py")))
     head = f'[daemon]\nstate_dir = "{root}/state"\nruntime_dir = "{root}/run"\nsecrets_dir = "{root}/secrets"\n'
     defaults = "[defaults]\n" + "".join(f"{key} = {value}\n" for key, value in QUICK.items())
-    (root / "mcpd.toml").write_text(head + defaults + text.replace("PEER", f"[{argv}]"))
+    (root / "mcpd.toml.new").write_text(head + defaults + text.replace("PEER", f"[{argv}]"))
+    (root / "mcpd.toml.new").rename(root / "mcpd.toml")  # as editors do: whoever reads it meanwhile has all of one
 
 
 class Gate:

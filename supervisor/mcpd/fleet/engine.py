@@ -293,12 +293,12 @@ class Engine:
                 case Lull(name):
                     slots[name].post(Rest(at, "it waits for its first use"))
                 case Renew(name):
-                    self._interrupt(slots[name].spec.name, "restarted by the operator")
                     slots[name].post(Restart(at))
+                    self._interrupt(slots[name].spec.name, "restarted by the operator")
                 case Lower(name, disabled):
                     event = Disable(at) if disabled else Stop(at)
-                    self._interrupt(slots[name].spec.name, event.why)
                     slots[name].post(event)
+                    self._interrupt(slots[name].spec.name, event.why)
         for server, olds in to_replace.items():
             self._replacing[server] = self.rolling.begin(server, olds, _ENTRY_CHANGED, patient=True)
 
@@ -310,7 +310,10 @@ class Engine:
         return one
 
     def _interrupt(self, server: str, why: str) -> None:
-        """Whatever else of a server is under way or runs, but for what the registry names, is to end."""
+        """Whatever else of a server is under way or runs, but for what the registry names, is to end.
+
+        What the registry names has to be on its way before: as long as that rests, sessions are let in.
+        """
         self.rolling.cancel(server)
         self.demand.close(server, why)
 

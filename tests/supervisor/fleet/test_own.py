@@ -80,6 +80,23 @@ async def test_a_new_session_gets_the_spare_and_the_next_spare_is_started(tmp_pa
         assert [one.pid is not None for one in status.instances] == [False, True, True]
 
 
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+async def test_a_server_that_is_stopped_lets_no_session_in_and_has_its_spare_again_afterwards(
+    tmp_path: Path, verb: str
+) -> None:
+    async with sailing(registry(tmp_path, spec("time", sharing="session"))) as ship:
+        await usable(ship)
+        [spare] = spares(ship)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(within(getattr(ship.fleet, verb)("time")))
+            await asyncio.sleep(0)  # it has begun
+
+            assert not ship.fleet.demand.is_usable("time")
+        assert (await command(ship.fleet.start("time"))).ok
+
+        await until(lambda: spares(ship) not in ([], [spare]))
+
+
 async def test_no_process_is_left_of_a_session_that_is_over(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, spec("time", sharing="session"))) as ship:
         await usable(ship)
