@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -53,6 +54,7 @@ ALLOWED_METHODS: Final = b"GET, POST, DELETE"
 ALLOWED_HEADERS: Final = (
     b"authorization, content-type, accept, mcp-session-id, mcp-protocol-version, last-event-id, mcp-method, mcp-name"
 )
+MIRRORED: Final = re.compile(rb"mcp-param-[!#$%&'*+\-.^_`|~0-9a-z]+")
 EXPOSED_HEADERS: Final = b"mcp-session-id, www-authenticate, retry-after"
 
 
@@ -269,12 +271,14 @@ def _preflight(headers: Headers) -> Reply:
     """The answer to a browser that asks what it may send; it carries no token, so none is asked for."""
     if b"access-control-request-method" not in headers:
         return Reply(405, b"", ((b"allow", ALLOWED_METHODS),))
+    wanted = (name.strip().lower() for name in headers.get(b"access-control-request-headers", b"").split(b","))
+    parameters = [name for name in wanted if MIRRORED.fullmatch(name)]  # a tool's schema names them
     return Reply(
         204,
         b"",
         (
             (b"access-control-allow-methods", ALLOWED_METHODS),
-            (b"access-control-allow-headers", ALLOWED_HEADERS),
+            (b"access-control-allow-headers", b", ".join((ALLOWED_HEADERS, *parameters))),
             (b"access-control-max-age", b"600"),
         ),
     )

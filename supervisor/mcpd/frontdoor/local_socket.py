@@ -25,7 +25,7 @@ from mcpd.frontdoor.relay import Relay, Session, View
 from mcpd.frontdoor.sinks import Answers, unsupported_version
 from mcpd.frontdoor.sockets import BACKLOG
 from mcpd.wire import jsonrpc, meta, methods
-from mcpd.wire.eras import BATCH_REVISION, META_VERSION, PER_REQUEST_REVISIONS
+from mcpd.wire.eras import BATCH_REVISION, PER_REQUEST_REVISIONS
 from mcpd.wire.jsonrpc import Message, WireError
 from mcpd.wire.lines import LineSplitter, Overlong
 
@@ -37,7 +37,6 @@ COPY_LIMIT: Final = 16 * 1024  # longer frames are not copied to get their line 
 LINGER: Final = 5.0
 HELLO_VERSION: Final = 1
 MAX_ASKS: Final = 1024  # requests of the per-request era that a connection may have under way
-_PER_REQUEST: Final = META_VERSION.encode()
 
 
 class LocalSocket:
@@ -240,7 +239,7 @@ class Connection(asyncio.Protocol):
     def _client(self, session: Session, message: Message) -> meta.RequestMeta | None:
         """Who asks, where a request stands for itself; None for the messages of the session. Raises WireError."""
         client = None
-        if _PER_REQUEST in bytes(message.params) and message.is_request:
+        if meta.NAMES_CLIENT in bytes(message.params) and message.is_request:
             client = meta.request_meta(message.params)
         if client is None and message.method == methods.DISCOVER and session.protocol_version is None:
             raise WireError(methods.INVALID_PARAMS, f"params._meta: {meta.VERSION} is missing")

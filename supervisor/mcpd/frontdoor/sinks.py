@@ -4,13 +4,10 @@ socket."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
-from mcpd.wire import jsonrpc, methods
-from mcpd.wire.eras import META_VERSION, PER_REQUEST_REVISIONS
+from mcpd.wire import jsonrpc, meta, methods
+from mcpd.wire.eras import PER_REQUEST_REVISIONS
 from mcpd.wire.jsonrpc import Message
-
-_META_VERSION: Final = META_VERSION.encode()
 
 
 class Answers:
@@ -41,7 +38,7 @@ def per_request_refusal(message: Message) -> bytes | None:
     """
     if not message.is_request or message.method == methods.INITIALIZE:
         return None
-    if message.method != methods.DISCOVER and _META_VERSION not in bytes(message.params):
+    if message.method != methods.DISCOVER and meta.NAMES_CLIENT not in bytes(message.params):
         return None
     text = f"{message.method}: this revision of the protocol is not served here; begin with initialize"
     return jsonrpc.error(message.key, methods.METHOD_NOT_FOUND, text)

@@ -14,6 +14,7 @@ from mcpd.routing.effects import Deliver, Effect, MarkInteractive, ServerLog, St
 from mcpd.routing.ledger import outcome_of
 from mcpd.routing.listening import Subscriptions
 from mcpd.routing.parking import ParkingLot
+from mcpd.routing.rewriting import newer_code
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import MAX_ASKS, State
 from mcpd.wire import meta, methods
@@ -64,7 +65,7 @@ class Backchannel:
         refused: Bytes = message.error
         self._state.done(call, "error")
         if session.era is Era.PER_REQUEST and upstream.era is Era.HANDSHAKE:
-            refused = _newer_code(refused)
+            refused = newer_code(refused)
         return (Deliver(call.sink, failure(call.id, refused, message.extra), True),)
 
     def notify(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
@@ -268,13 +269,3 @@ def missing_capability(session: Session, method: str, params: bytes) -> tuple[st
         if mode == "form" and modes and "form" not in modes:
             return "elicitation by form", needed
     return None
-
-
-def _newer_code(refused: Bytes) -> Bytes:
-    """An error as the per-request era has it: an unknown resource is a bad parameter there."""
-    if str(methods.RESOURCE_NOT_FOUND).encode() not in bytes(refused):
-        return refused
-    found: dict[str, Bytes] = dict(members(refused))
-    if bytes(found.get("code", b"")) == b"%d" % methods.RESOURCE_NOT_FOUND:
-        found["code"] = b"%d" % methods.INVALID_PARAMS
-    return pack(found)

@@ -66,7 +66,7 @@ def _offset(cursor: str | None) -> int:
     if cursor is None:
         return 0
     mark, _, number = cursor.partition(":")
-    if mark != "mcpd" or not number.isdigit() or len(number) > 9 or int(number) % PAGE:
+    if mark != "mcpd" or not (number.isascii() and number.isdigit()) or len(number) > 9 or int(number) % PAGE:
         raise WireError(methods.INVALID_PARAMS, "the cursor is not one that this server gave")
     return int(number)
 

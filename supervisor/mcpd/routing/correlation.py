@@ -193,12 +193,19 @@ class Upstream:
 
     def activate(self, call: Call) -> None:
         """The child is at work for a call (again)."""
-        if not self.active:
+        if not self.active or self.party is not None or self._only_left_over(call.session):
             self.owner = call.session
             self.mixed = False
         elif self.owner is not call.session:
             self.mixed = True
         self.active += 1
+
+    def _only_left_over(self, session: Session) -> bool:
+        """Whether all that the child may be at work for are calls which this client itself has given up."""
+        owner = self.owner
+        if owner is None or self.mixed or owner is session or owner.party != session.party:
+            return False
+        return all(call.over or call.is_parked or call.session is session for call in self.calls.values())
 
     def deactivate(self) -> None:
         """The child is not at work for one of the calls any more."""
@@ -221,11 +228,11 @@ class Upstream:
             self.ghosts[number] = (call.session, call.ghost_until)
 
     def is_haunted(self, session: Session, at: float) -> bool:
-        """Whether the child may still be at work for a given-up call of another session."""
+        """Whether the child may still be at work for a given-up call of another client."""
         if not self.ghosts:
             return False
         self.ghosts = {number: ghost for number, ghost in self.ghosts.items() if ghost[1] > at}
-        return any(ghost[0] is not session for ghost in self.ghosts.values())
+        return any(ghost[0].party != session.party for ghost in self.ghosts.values())
 
     def is_parked_on_by_others(self, session: Session) -> bool:
         """Whether calls of other principals are parked: what the child says might, after all, be for one of those."""
@@ -234,14 +241,16 @@ class Upstream:
         )
 
     def is_busy_for(self, session: Session) -> bool:
-        """Whether another session's calls are being worked on."""
-        return self.active > 0 and self.owner is not session
+        """Whether another client's calls, or other ones of this client, are being worked on."""
+        if self.party is not None or not self.active or self.owner is session:
+            return False
+        return not self._only_left_over(session)
 
     def latest_call_of(self, session: Session) -> tuple[int, Call] | None:
-        """The newest call that this session still waits for here."""
+        """The newest call that this session still waits for here; on an instance of its own, its party."""
         for number in reversed(self.calls):
             call = self.calls[number]
-            if call.session is session and not call.over:
+            if (call.session is session or self.party is not None) and not (call.over or call.is_parked):
                 return number, call
         return None
 

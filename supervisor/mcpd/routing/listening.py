@@ -28,7 +28,7 @@ from mcpd.wire.jsonrpc import (
     text,
 )
 
-MAX_URIS = 1024
+MAX_URIS = 1024  # that a client may follow
 KIND_OF_FILTER = {
     "toolsListChanged": "tools",
     "promptsListChanged": "prompts",
@@ -71,6 +71,11 @@ class Subscriptions:
         if server is None or any(server.shared or one.party == session.party for one in subscribers):
             return []
         return self._changed(server, session, methods.UNSUBSCRIBE, own)
+
+    def are_many(self, session: Session) -> bool:
+        """Whether a session follows as many resources as it may."""
+        known = self._state.subscriptions
+        return len(known) >= MAX_URIS and sum(session in followers for followers in known.values()) >= MAX_URIS
 
     def remove_all(self, session: Session) -> list[Effect]:
         """A session is over."""
@@ -124,8 +129,7 @@ class Subscriptions:
     def listen(self, call: Call, message: Message) -> Sequence[Effect]:
         """`subscriptions/listen`: acknowledged at once, answered only when the daemon ends it."""
         session = call.session
-        params = members(message.params)
-        wanted = members(params.get("notifications", b"null"))
+        wanted = members(message.given.get("notifications", b"null"))
         kinds = {name for name in KIND_OF_FILTER if bytes(wanted.get(name, b"")) == b"true"}
         accepted: dict[str, Bytes] = {name: b"true" for name in KIND_OF_FILTER if name in kinds}
         effects: list[Effect] = []

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from mcpd.routing.correlation import Ask, Call
 from mcpd.routing.effects import Deliver, Effect, Timer, WriteLine
 from mcpd.routing.ledger import outcome_of
+from mcpd.routing.rewriting import newer_code, progress_token
 from mcpd.routing.state import CANCEL_GRACE, State
 from mcpd.wire import meta, methods
 from mcpd.wire.address import View
@@ -49,9 +50,11 @@ class ParkingLot:
     def window_over(self, call: Call, at: float) -> Sequence[Effect]:
         """Answer `input_required` with what was collected."""
         parking = call.parking
-        if parking is None or call.over or parking.handle is not None or not parking.questions:
+        if parking is None:
             return ()
         parking.collecting = False
+        if call.over or parking.handle is not None or not parking.questions:
+            return ()
         upstream = call.upstream
         assert upstream is not None
         principal = call.session.principal
@@ -88,6 +91,7 @@ class ParkingLot:
         parking.handle = None
         retry.session.calls[retry.id] = call
         call.session, call.id, call.sink = retry.session, retry.id, retry.sink
+        call.token = progress_token(message.given)  # each request has one of its own
         if parking.outcome is not None:
             return self.settle(call, parking.outcome)
         upstream.activate(call)
@@ -111,9 +115,12 @@ class ParkingLot:
         upstream = call.upstream
         assert upstream is not None
         if len(outcome.result):
-            value = meta.complete(bytes(outcome.result), call.method, upstream.info.server_info)
-            return (Deliver(call.sink, result(call.id, value), True),)
-        return (Deliver(call.sink, failure(call.id, outcome.error), True),)
+            value = bytes(outcome.result)
+            if call.on_result is not None:
+                value = call.on_result(value)
+            value = meta.complete(value, call.method, upstream.info.server_info)
+            return (Deliver(call.sink, result(call.id, value, outcome.extra), True),)
+        return (Deliver(call.sink, failure(call.id, newer_code(outcome.error), outcome.extra), True),)
 
     def forget_question(self, ask: Ask) -> None:
         """The child took a question back, or has been refused it."""

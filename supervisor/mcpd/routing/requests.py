@@ -10,7 +10,7 @@ from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstr
 from mcpd.routing.effects import Claim, Deliver, Effect, Wake, WriteLine
 from mcpd.routing.info import ListKind
 from mcpd.routing.ledger import named, outcome_of, refusal_of
-from mcpd.routing.listening import Subscriptions
+from mcpd.routing.listening import MAX_URIS, Subscriptions
 from mcpd.routing.parking import ParkingLot, handle_of
 from mcpd.routing.rewriting import linked_uris, mint_token, rename_contents, single_initialize
 from mcpd.routing.sessions import Session
@@ -28,7 +28,7 @@ from mcpd.wire.jsonrpc import (
     pack,
     request,
     result,
-    text,
+    text_at,
     value_of,
 )
 
@@ -127,8 +127,8 @@ class Requests:
             if self._state.journal is not None and method in methods.INTERACTIVE:
                 call.name = named(method, bytes(message.params))
             return self.forward(call, server, message, bytes(message.params), at, message.given if newer else None)
-        except WireError as problem:
-            return self.fail(call, problem.code, problem.message)
+        except WireError as problem:  # the envelope was right: it is the params
+            return self.fail(call, methods.INVALID_PARAMS, f"{method}: {problem.message}")
 
     def forward(
         self,
@@ -267,10 +267,10 @@ class Requests:
         session = call.session
         if session.protocol_version is not None:
             return self.fail(call, methods.INVALID_REQUEST, "initialize: this session is initialised already")
-        params = members(message.params) if len(message.params) else {}
+        params = message.given
         if "protocolVersion" not in params:
             return self.fail(call, methods.INVALID_PARAMS, "initialize: protocolVersion is missing")
-        version = eras.negotiate(text(params["protocolVersion"]))
+        version = eras.negotiate(text_at(params, "protocolVersion"))
         if session.prefixed:
             answer = self._merged_initialize(session, version)
         else:
@@ -332,7 +332,7 @@ class Requests:
 
     def _set_level(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         session = call.session
-        level = value_of(members(message.params).get("level", b"null")) if len(message.params) else None
+        level = value_of(message.given.get("level", b"null"))
         if level not in methods.LOG_LEVELS:
             return self.fail(call, methods.INVALID_PARAMS, f"level must be one of {', '.join(methods.LOG_LEVELS)}")
         servers = [self._state.servers[name] for name in session.servers]
@@ -357,7 +357,7 @@ class Requests:
                 call.deadline = call.deadline or until
                 self.awaiting_lists.append(call)
                 return ()
-            params = members(message.params) if len(message.params) else {}
+            params = message.given
             cursor = value_of(params["cursor"]) if "cursor" in params else None
             if not isinstance(cursor, str | None):
                 raise WireError(methods.INVALID_PARAMS, "cursor must be a string")
@@ -367,7 +367,7 @@ class Requests:
 
     def _call_tool(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
         found: Mapping[str, Bytes] = message.given
-        public = text(found.get("name", b"null"))
+        public = text_at(found, "name")
         if call.session.compact:
             arguments = found.get("arguments", b"{}")
             if public == compact.SEARCH:
@@ -405,8 +405,8 @@ class Requests:
         return self.fail(call, methods.SERVER_UNAVAILABLE, why)
 
     def _get_prompt(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        found = members(message.params)
-        public = call.name = text(found.get("name", b"null"))
+        found = message.given
+        public = call.name = text_at(found, "name")
         target = self._targets.prompt(call.session, public)
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown prompt: {public}")
@@ -415,8 +415,8 @@ class Requests:
         return self.forward(call, server, message, pack({**found, "name": dump(own)}), at)
 
     def _read_resource(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        found = members(message.params)
-        public = call.name = text(found.get("uri", b"null"))
+        found = message.given
+        public = call.name = text_at(found, "uri")
         target = self._targets.resource(call.session, public)
         if target is None:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, f"Resource not found: {public}")
@@ -442,6 +442,8 @@ class Requests:
             return self.fail(call, methods.RESOURCE_NOT_FOUND, "Resource not found")
         server, own, public, params = target
         upstream = server.pick(call.session)
+        if self.subscriptions.are_many(call.session):
+            return self.fail(call, methods.INVALID_REQUEST, f"this session has {MAX_URIS} subscriptions")
         if upstream is not None and upstream.era is Era.PER_REQUEST:
             return (*self.subscriptions.add(call.session, server, own, public), *self.answer(call, EMPTY))
         self._state.subscriptions.setdefault((server.name, own), {})[call.session] = public
@@ -464,15 +466,15 @@ class Requests:
         return self.forward(call, server, message, params, at)
 
     def _complete(self, call: Call, message: Message, at: float) -> Sequence[Effect]:
-        found = members(message.params)
+        found = message.given
         ref = members(found.get("ref", b"null"))
-        kind = text(ref.get("type", b"null"))
+        kind = text_at(ref, "type")
         if kind == "ref/prompt":
-            public = text(ref.get("name", b"null"))
+            public = text_at(ref, "name")
             target = self._targets.prompt(call.session, public)
             key = "name"
         else:
-            public = text(ref.get("uri", b"null"))
+            public = text_at(ref, "uri")
             catalogue = self._state.catalogue(call.session)
             known = catalogue.templates.get(public)
             target = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mcpd.routing.correlation import Call
 from mcpd.routing.info import ServerInfo
 from mcpd.wire import methods
@@ -24,14 +26,16 @@ from mcpd.wire.jsonrpc import (
 def mint_token(call: Call, number: int, params: bytes) -> bytes:
     """The params with the upstream id for a progress token, where the client gave one."""
     found = members(params)
-    if "_meta" not in found:
+    call.token = progress_token(found)
+    if call.token is None:
         return params
-    meta = members(found["_meta"])
-    token = meta.get("progressToken")
-    if token is None:
-        return params
-    call.token = bytes(token)
-    return pack({**found, "_meta": pack({**meta, "progressToken": b"%d" % number})})
+    return pack({**found, "_meta": pack({**members(found["_meta"]), "progressToken": b"%d" % number})})
+
+
+def progress_token(params: Mapping[str, Bytes]) -> bytes | None:
+    """The token in a request's params, as raw JSON; None if it wants to hear of no progress."""
+    token = members(params["_meta"]).get("progressToken") if "_meta" in params else None
+    return None if token is None else bytes(token)
 
 
 def single_initialize(info: ServerInfo, version: str, hidden: frozenset[str]) -> bytes:
@@ -78,3 +82,13 @@ def cancelled(number: int, message: Message) -> bytes:
     """A client's notice of cancellation, with the upstream id."""
     params = pack({**members(message.params), "requestId": b"%d" % number})
     return notification(methods.CANCELLED, params, message.extra)
+
+
+def newer_code(refused: Bytes) -> Bytes:
+    """An error as the per-request era has it: an unknown resource is a bad parameter there."""
+    if str(methods.RESOURCE_NOT_FOUND).encode() not in bytes(refused):
+        return refused
+    found: dict[str, Bytes] = dict(members(refused))
+    if bytes(found.get("code", b"")) == b"%d" % methods.RESOURCE_NOT_FOUND:
+        found["code"] = b"%d" % methods.INVALID_PARAMS
+    return pack(found)

@@ -66,7 +66,7 @@ class RoundTrips:
             method, params = text(question.get("method", b"null")), bytes(question.get("params", b"{}"))
             if method == methods.ELICITATION:
                 params = _with_elicitation_id(params, self._state.next_id())
-            if method == methods.ROOTS_LIST:
+            if method == methods.ROOTS_LIST and upstream.party is None:
                 roots = [{"uri": uri} for uri in rounds.server.roots]
                 rounds.answers[key] = dump({"roots": roots})
                 continue

@@ -147,6 +147,17 @@ class Router:
         effects += self._subscriptions.remove_all(session)
         if session.era is Era.HANDSHAKE:
             effects += self._release_claims(session.party)
+            if session.level is not None:
+                effects += self._calm_down(session)
+        return effects
+
+    def _calm_down(self, session: Session) -> list[Effect]:
+        """Servers need not log more than what those want that are left."""
+        effects: list[Effect] = []
+        for name in session.servers:
+            server = self.state.servers.get(name)
+            for upstream in server.upstreams if server is not None else ():
+                effects += self._requests.set_upstream_level(upstream)
         return effects
 
     def client_gone(self, view: View, principal: str, at: float) -> list[Effect]:

@@ -7,7 +7,7 @@ from mcpd.routing.correlation import Call, Server, own_name
 from mcpd.routing.names import split_name, unwrap_uri
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import State
-from mcpd.wire.jsonrpc import Message, dump, members, pack, text
+from mcpd.wire.jsonrpc import Message, dump, pack, text_at
 
 
 class Targets:
@@ -62,8 +62,8 @@ class Targets:
 
     def subscription(self, call: Call, message: Message) -> tuple[Server, str, str, bytes] | None:
         """(server, own URI, public URI, params for the server) of a (un)subscribe request."""
-        found = members(message.params)
-        public = text(found.get("uri", b"null"))
+        found = message.given
+        public = text_at(found, "uri")
         if not call.session.prefixed:
             if call.session.view.name not in call.session.readable:
                 return None

@@ -26,6 +26,7 @@ MAX_BATCH = 100
 
 Bytes: TypeAlias = bytes | Raw
 ABSENT = Raw()
+BOM = b"\xef\xbb\xbf"
 
 
 class WireError(Exception):
@@ -104,6 +105,8 @@ def decode(frame: bytes) -> Message:
     except msgspec.ValidationError:
         return _decode_exactly(frame)
     except (msgspec.DecodeError, RecursionError):
+        if frame.startswith(BOM) and not frame.startswith(BOM, len(BOM)):
+            return decode(frame.removeprefix(BOM))  # a reader may ignore it (RFC 8259, section 8.1)
         _check_depth(frame)
         return _decode_exactly(frame)
     if _LF in frame or _CR in frame:
@@ -162,7 +165,9 @@ def _check(message: Message, id: bytes) -> None:
         if len(message.result) or len(message.error):
             _refuse(message, "a request cannot carry a result or an error")
         if len(message.params) and bytes(message.params)[:1] not in (b"{", b"["):
-            _refuse(message, "params must be an object")
+            if bytes(message.params) != b"null":
+                _refuse(message, "params must be an object")
+            message.params = ABSENT  # peers whose language knows no absent members write null
     elif bool(len(message.result)) == bool(len(message.error)):
         _refuse(message, "not a JSON-RPC message: it has neither a method nor exactly one of result and error")
     elif not id and not len(message.error):
@@ -258,6 +263,8 @@ def _skip(source: str, at: int) -> int:
 
 def _is_json(frame: bytes) -> bool:
     """True; raises WireError(PARSE_ERROR) where the standard library, too, does not take it for JSON."""
+    if not frame.strip():
+        raise WireError(methods.PARSE_ERROR, "not JSON: there is nothing")
     try:
         _STRICT.decode(frame.decode())
     except RecursionError:
@@ -342,6 +349,14 @@ def text(raw: Bytes) -> str:
     value = value_of(raw)
     if not isinstance(value, str):
         raise WireError(methods.INVALID_PARAMS, "a string was expected")
+    return value
+
+
+def text_at(found: Mapping[str, Bytes], key: str) -> str:
+    """A member that has to be a string; raises WireError(INVALID_PARAMS), which names it."""
+    value = value_of(found[key]) if key in found else None
+    if not isinstance(value, str):
+        raise WireError(methods.INVALID_PARAMS, f"{key} must be a string" if key in found else f"{key} is missing")
     return value
 
 

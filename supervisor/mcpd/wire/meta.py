@@ -19,7 +19,7 @@ LOG_LEVEL: Final = PREFIX + "logLevel"
 SERVER_INFO: Final = PREFIX + "serverInfo"
 SUBSCRIPTION: Final = PREFIX + "subscriptionId"
 _OF_THE_CLIENT: Final = frozenset({VERSION, CLIENT_INFO, CAPABILITIES, LOG_LEVEL})
-_VERSION_BYTES: Final = VERSION.encode()
+NAMES_CLIENT: Final = b"/protocolVersion"  # in the bytes of params; many encoders write `/` as `\\/`
 _BACKSLASH: Final = ord("\\")
 _ESCAPE: Final = b"\\u"  # a key may be spelled with escapes
 _META: Final = b'"_meta"'
@@ -70,7 +70,7 @@ def request_meta(params: Bytes) -> RequestMeta | None:
     Raises WireError(INVALID_PARAMS) if it names one, but the rest is missing or of the wrong shape.
     """
     raw = bytes(params)
-    if _VERSION_BYTES not in raw and _ESCAPE not in raw:
+    if NAMES_CLIENT not in raw and _ESCAPE not in raw:
         return None
     return client_of(members(raw)) if raw[:1] == b"{" else None
 

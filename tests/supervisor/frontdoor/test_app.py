@@ -194,6 +194,9 @@ async def test_a_page_of_an_allowed_origin_may_ask_first() -> None:
         assert response.headers["access-control-allow-origin"] == origin
         assert "mcp-session-id" in response.headers["access-control-allow-headers"]
         assert (await http.options("/mcp", headers={"origin": origin})).status_code == 405
+        named = {"access-control-request-headers": "content-type, Mcp-Param-Region,mcp-param-x y, x-evil"}
+        mirrored = (await http.options("/mcp", headers={**asks, **named})).headers["access-control-allow-headers"]
+        assert mirrored.endswith("mcp-name, mcp-param-region")
         evil = await http.options("/mcp", headers={**asks, "origin": "https://evil.example"})
         assert evil.status_code == 403
         assert "access-control-allow-origin" not in evil.headers

@@ -311,6 +311,15 @@ async def test_requests_that_stand_for_themselves_need_no_initialize(place: Plac
         assert "_meta" not in place.child.calls[-1]["params"]
 
 
+async def test_requests_that_stand_for_themselves_are_known_with_escaped_slashes_too(place: Place) -> None:
+    """As PHP writes them, unless it is told not to."""
+    async with place.connect() as peer:
+        await peer.say({"mcpd": 1, "view": "server:one"})
+        await peer.say(json.dumps(asked("a", "server/discover")).replace("/", "\\/").encode() + b"\n")
+        await peer.hear()
+        assert "result" in await peer.hear()
+
+
 async def test_both_eras_on_one_connection(place: Place) -> None:
     async with place.connect() as peer:
         await peer.open()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcpd.routing.effects import Timer
+from mcpd.routing.effects import Claim, Timer
 from mcpd.routing.sessions import Session
 from mcpd.wire.address import View
 from mcpd.wire.eras import Era
@@ -207,6 +207,62 @@ def test_answer_that_came_while_parked_waits_for_the_client(older: Newer) -> Non
     assert older.one(sink)["result"]["content"] == ["gave up waiting"]
 
 
+def test_answer_that_came_while_parked_reads_like_any_other(older: Newer) -> None:
+    for id, (given, code) in enumerate({-32002: -32602, -32050: -32050}.items()):
+        _, parked = older.park(10 * id)
+        call = older.written["time"][-1] if older.written["time"][-1].get("method") else older.written["time"][-2]
+        older.say("time", {"id": call["id"], "error": {"code": given, "message": "no"}})
+        retry = {"name": "echo", "arguments": {"a": 1}, "requestState": parked["requestState"]}
+        assert error(older.one(older.request(10 * id + 1, "tools/call", retry)[1]))[0] == code
+
+
+def test_renamed_resource_keeps_its_name_when_its_read_was_parked() -> None:
+    bench = Newer(spec("one"), spec("time"))
+    bench.up("one", info(resources=("a://1",)))
+    bench.up("time", info(resources=("a://1",)))
+    public = {"uri": "mcpd+time:a://1"}
+    _, sink = bench.request(1, "resources/read", public, view=ALL)
+    bench.say("time", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    bench.windows()
+    state = bench.one(sink)["result"]["requestState"]
+    bench.answer("time", {"contents": [{"uri": "a://1", "text": "x"}]}, 0)
+    _, sink = bench.request(2, "resources/read", {**public, "requestState": state}, view=ALL)
+    assert bench.one(sink)["result"]["contents"] == [{"uri": "mcpd+time:a://1", "text": "x"}]
+
+
+def test_question_taken_back_before_it_was_passed_on_hinders_no_other(older: Newer) -> None:
+    _, sink = older.request(1, "tools/call", {"name": "echo"})
+    older.say("time", {"id": "a", "method": "sampling/createMessage", "params": {}})
+    older.say("time", {"method": "notifications/cancelled", "params": {"requestId": "a"}})
+    older.windows()
+    older.say("time", {"id": "b", "method": "sampling/createMessage", "params": {"n": 2}})
+    older.windows()
+    [question] = older.one(sink)["result"]["inputRequests"].values()
+    assert question["params"] == {"n": 2}
+
+
+def test_progress_after_a_retry_carries_the_token_of_the_retry(older: Newer) -> None:
+    def report() -> None:
+        ours = older.written["time"][0]["params"]["_meta"]["progressToken"]
+        told = {"progressToken": ours, "progress": 1}
+        older.say("time", {"method": "notifications/progress", "params": told})
+
+    call = {"name": "echo", "arguments": {}}
+    _, sink = older.request(1, "tools/call", {**call, "_meta": {"progressToken": "first"}})
+    report()
+    assert older.one(sink)["params"]["progressToken"] == "first"
+    for id, token in ((2, "second"), (3, None)):
+        older.say("time", {"id": f"q{id}", "method": "sampling/createMessage", "params": {}})
+        older.windows()
+        parked = older.got[sink][-1]["result"]
+        [key] = parked["inputRequests"]
+        retry = {**call, "requestState": parked["requestState"], "inputResponses": {key: {}}}
+        _, sink = older.request(id, "tools/call", {**retry, "_meta": {"progressToken": token} if token else {}})
+        report()
+        told = [one["params"]["progressToken"] for one in older.got.get(sink, [])]
+        assert told == ([token] if token else [])
+
+
 def test_child_that_dies_while_parked_fails_the_retry(older: Newer) -> None:
     _, parked = older.park(1)
     older.run(older.router.detach("time", "signal KILL"))
@@ -236,6 +292,51 @@ def test_parked_call_is_no_candidate_for_the_next_question(older: Newer) -> None
     older.windows()
     [question] = older.one(sink)["result"]["inputRequests"].values()
     assert question["params"] == {"for": 2}
+
+
+def test_client_that_cancelled_a_call_can_be_asked_in_the_next_one(older: Newer) -> None:
+    """Each request of the per-request era is a session, but its client is the one that cancelled."""
+    session, _ = older.request(1, "tools/call", {"name": "echo"})
+    older.run(older.router.close_session(session, older.now))
+    older.park(2)
+    assert not older.router.state.servers["time"].interactive
+
+
+def test_call_that_another_client_cancelled_still_stands_in_the_way(older: Newer) -> None:
+    session, _ = older.request(1, "tools/call", {"name": "echo"}, who="other")
+    older.run(older.router.close_session(session, older.now))
+    _, sink = older.request(2, "tools/call", {"name": "echo"})
+    older.say("time", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    assert error(older.written["time"][-1])[0] == -32600
+    assert sink not in older.got
+
+
+def test_given_up_call_haunts_other_clients_only(older: Newer) -> None:
+    session, _ = older.request(1, "tools/call", {"name": "echo"})
+    older.run(older.router.close_session(session, older.now))
+    older.now += 30
+    older.run(older.router.tick(older.now))
+    older.park(2)
+    _, sink = older.request(3, "tools/call", {"name": "echo"}, who="other")
+    older.say("time", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    assert error(older.written["time"][-1])[0] == -32600
+    assert sink not in older.got
+
+
+def test_calls_of_one_client_on_its_own_instance_do_not_wait_for_each_other() -> None:
+    bench = Newer(spec("time", sharing="session"))
+    bench.run(bench.router.claimable("time", info("echo"), bench.now))
+    bench.router.state.servers["time"].interactive = True
+    sinks = [bench.request(id, "tools/call", {"name": "echo"})[1] for id in (1, 2)]
+    [claim] = [effect for effect in bench.others if isinstance(effect, Claim)]
+    bench.run(bench.router.attach("time#1", "time", 1, info("echo"), bench.now, claim.party))
+    assert len(bench.written["time#1"]) == 2
+    bench.say("time#1", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    bench.windows()
+    assert bench.one(sinks[1])["result"]["resultType"] == "input_required"
+    bench.say("time#1", {"id": "r", "method": "sampling/createMessage", "params": {}})
+    bench.windows()
+    assert bench.one(sinks[0])["result"]["resultType"] == "input_required"
 
 
 def test_log_messages_only_where_the_request_asked_for_them(older: Newer) -> None:

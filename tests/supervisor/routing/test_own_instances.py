@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from mcpd.routing.effects import Claim, Release, ServerLog, Wake
 from mcpd.wire.address import View
+from mcpd.wire.eras import Era
 from support.routing import Bench, info, spec
 
 TIME = View("server", "time")
@@ -182,3 +184,18 @@ def test_subscription_keeps_a_server_in_use(lazy: Bench) -> None:
     lazy.run(lazy.router.close_session(session, lazy.now))
     assert not lazy.router.in_use("time")
     assert not any(isinstance(effect, ServerLog) for effect in lazy.others)
+
+
+def test_newer_server_of_ones_own_is_told_of_the_clients_roots() -> None:
+    """As `sharing = "session"` promises, whatever the era: only a shared server is told of the registry's."""
+    bench = Bench(spec("time", sharing="session", roots=("file:///registry",)))
+    about = replace(info("echo"), era=Era.PER_REQUEST, server_info=b'{"name":"child"}')
+    bench.run(bench.router.claimable("time", about, bench.now))
+    session = bench.open(TIME, roots={})
+    sink = bench.ask(session, 1, "tools/call", {"name": "echo"})
+    bench.run(bench.router.attach("time#1", "time", 1, about, bench.now, "s1"))
+    bench.answer("time#1", {"resultType": "input_required", "inputRequests": {"r": {"method": "roots/list"}}})
+    asked = bench.one(sink)
+    assert asked["method"] == "roots/list"
+    bench.tell(session, {"id": asked["id"], "result": {"roots": [{"uri": "file:///mine"}]}})
+    assert bench.written["time#1"][-1]["params"]["inputResponses"] == {"r": {"roots": [{"uri": "file:///mine"}]}}

@@ -263,3 +263,18 @@ def test_text_and_values() -> None:
     with pytest.raises(WireError):
         jsonrpc.value_of(b"{")
     assert jsonrpc.pack_array([b"1", b"{}"]) == b"[1,{}]"
+
+
+def test_params_that_are_null_are_none() -> None:
+    """As peers write them whose language knows no absent members."""
+    message = decode(b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":null}')
+    assert len(message.params) == 0
+    assert message.given == {}
+
+
+def test_byte_order_mark_is_no_part_of_a_message() -> None:
+    """Writers in .NET put one there; a reader may ignore it (RFC 8259, section 8.1). Not two, and not elsewhere."""
+    mark, frame = b"\xef\xbb\xbf", b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+    assert decode(mark + frame).method == "ping"
+    for spoilt in (mark + mark + frame, frame + mark, mark):
+        assert refusal(spoilt).code == methods.PARSE_ERROR
