@@ -1,4 +1,4 @@
-"""`mcpctl client-config`: the entry for mcpd in the configuration of an MCP client.
+"""The entry for mcpd in the configuration of an MCP client.
 
 Where each client keeps it, as its own documentation says: Claude Desktop (modelcontextprotocol.io, "Connect to local
 MCP servers"), Claude Code (code.claude.com/docs/en/mcp: user scope), Cursor (cursor.com/docs/context/mcp), VS Code

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mcpd.cli.failures import BAD_CONFIG, FAILED, Failed, complain
-from mcpd.cli.options import Operator, server_names
+from mcpd.cli.options import Operator, Server, operator_of
 from mcpd.control.client import NoDaemon, Refused
 from mcpd.errors import ConfigError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mcpd.config.rewrite import Edit
     from mcpd.control.view import ReloadReport
 
-Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change in the file; change nothing.")]
 Into = Annotated[
     Path | None, typer.Option("--file", metavar="NAME.toml", help="Into this file of servers.d, made if missing.")
@@ -231,8 +230,3 @@ def _tell(report: ReloadReport, names: Sequence[str]) -> None:
         typer.echo(f"mcpctl: {text}", err=True)
     if report.problems:
         raise typer.Exit(FAILED)
-
-
-def operator_of(ctx: typer.Context) -> Operator:
-    assert isinstance(ctx.obj, Operator)
-    return ctx.obj

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from mcpd.cli.editing import DryRun, Into, operator_of, registry_path, reload
+from mcpd.cli.editing import DryRun, Into, registry_path, reload
 from mcpd.cli.failures import FAILED, Failed
-from mcpd.cli.options import Operator
+from mcpd.cli.options import Operator, operator_of
 from mcpd.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def import_servers(
     secrets directory.
     """
     from mcpd.cli.importing import Wishes, convert, entries_of, other_projects
-    from mcpd.cli.pinning import newest
+    from mcpd.cli.newest import newest
 
     if undo == (source is not None):
         raise typer.BadParameter("name a file, or say --undo", ctx, param_hint="FILE")

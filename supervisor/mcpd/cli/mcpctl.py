@@ -9,7 +9,6 @@ import itertools
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -17,8 +16,9 @@ import typer
 
 from mcpd import __version__
 from mcpd.cli import audit, editing, import_command, pins, tokens
+from mcpd.cli.client_config import client_config
 from mcpd.cli.failures import FAILED, Commands, Failed
-from mcpd.cli.options import Config, Json, Operator, Socket, server_names
+from mcpd.cli.options import Config, Json, Operator, Server, Socket, operator_of, print_json, server_names
 from mcpd.cli.upgrading import upgrade
 from mcpd.control.view import Event, ToolStatus
 
@@ -54,7 +54,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Servers.", autocompletion=server_names)]
 All = Annotated[bool, typer.Option("--all", help="All servers of the registry.")]
 
@@ -83,9 +82,9 @@ def list_servers(ctx: typer.Context, as_json: Json = False) -> None:
     """List the servers and their states."""
     from mcpd.cli import render
 
-    statuses = _operator(ctx).client.servers()
+    statuses = operator_of(ctx).client.servers()
     if as_json:
-        return _print_json(statuses)
+        return print_json(statuses)
     out = render.console()
     return render.show(render.servers(statuses, render.width_of(out), time.time()), out)
 
@@ -95,9 +94,9 @@ def status(ctx: typer.Context, name: Server, as_json: Json = False) -> None:
     """Show one server: what it runs, how it ended before, its last words."""
     from mcpd.cli import render
 
-    detail = _operator(ctx).client.server(name)
+    detail = operator_of(ctx).client.server(name)
     if as_json:
-        return _print_json(detail)
+        return print_json(detail)
     out = render.console()
     return render.show(render.detail(detail, render.width_of(out), time.time()), out)
 
@@ -140,7 +139,7 @@ def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as
 
     if every == bool(names):
         raise typer.BadParameter("name servers, or say --all", ctx, param_hint="NAME")
-    client = _operator(ctx).client
+    client = operator_of(ctx).client
     known = [one.name for one in client.servers()]
     wanted = known if every else list(dict.fromkeys(names or ()))
     if unknown := [name for name in wanted if name not in known]:
@@ -157,7 +156,7 @@ def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as
         typer.echo("mcpctl: the daemon goes on with it; `mcpctl list` shows how", err=True)
         raise
     if as_json:
-        _print_json([{"name": name, **msgspec.to_builtins(outcome)} for name, outcome in outcomes.items()])
+        print_json([{"name": name, **msgspec.to_builtins(outcome)} for name, outcome in outcomes.items()])
     else:
         out = render.console()
         for name, outcome in outcomes.items():
@@ -168,7 +167,7 @@ def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as
 
 
 def _last_words(ctx: typer.Context, name: str) -> str:
-    detail = _operator(ctx).client.server(name)
+    detail = operator_of(ctx).client.server(name)
     return detail.stderr_tail or (detail.exits[-1].stderr_tail if detail.exits else "")
 
 
@@ -181,9 +180,9 @@ def reload(
     """Read the registry again; restart only what changed."""
     from mcpd.cli import render
 
-    report = _operator(ctx).client.reload(dry_run)
+    report = operator_of(ctx).client.reload(dry_run)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         render.show(render.reload_report(report), render.console())
         for text in (*report.warnings, *report.problems):
@@ -204,7 +203,7 @@ def logs(
 
     out = sys.stdout.buffer
     shown = TerminalFilter() if sys.stdout.isatty() else bytes
-    with _operator(ctx).client.logs(name, lines, follow) as chunks:
+    with operator_of(ctx).client.logs(name, lines, follow) as chunks:
         for chunk in chunks:
             out.write(shown(chunk))
             out.flush()
@@ -224,7 +223,7 @@ def events(
     from mcpd.cli import render
 
     out = render.console()
-    client = _operator(ctx).client
+    client = operator_of(ctx).client
     if name is not None:
         client.server(name)
     with client.events(-lines if lines else 2**53, follow) as found:
@@ -242,9 +241,9 @@ def sessions(ctx: typer.Context, as_json: Json = False) -> None:
     """List the clients that are connected."""
     from mcpd.cli import render
 
-    found = _operator(ctx).client.sessions()
+    found = operator_of(ctx).client.sessions()
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     out = render.console()
     return render.show(render.sessions(found, render.width_of(out), time.time()), out)
 
@@ -260,9 +259,9 @@ def tools(
     """List the tools that the servers offer."""
     from mcpd.cli import render
 
-    found = _operator(ctx).client.tools(name)
+    found = operator_of(ctx).client.tools(name)
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     out = render.console()
     return render.show(render.tools(found, render.width_of(out)), out)
 
@@ -287,7 +286,7 @@ def call(
     """
     from mcpd.cli import calling
 
-    client = _operator(ctx).client
+    client = operator_of(ctx).client
     found = _tool(client.tools(name), name, tool)
     given = [sys.stdin.read()] if words == ["-"] else list(words or ())
     arguments = calling.arguments(given, msgspec.json.decode(found.input_schema))
@@ -312,49 +311,7 @@ def _tool(found: list[ToolStatus], server: str, name: str) -> ToolStatus:
 app.add_typer(tokens.app, name="token")
 app.add_typer(pins.app, name="pins")
 app.command()(audit.audit)
-
-
-@app.command("client-config")
-def client_config(
-    ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="claude-desktop, claude-code, cursor or vscode.")],
-    write: Annotated[bool, typer.Option("--write", help="Write it into the client's file, with a backup.")] = False,
-    server: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One server, not all.", autocompletion=server_names)
-    ] = None,
-    view: Annotated[str | None, typer.Option(metavar="VIEW", help="A view of the registry.")] = None,
-    http: Annotated[bool, typer.Option("--http", help="By URL and token, not by command.")] = False,
-    name: Annotated[str | None, typer.Option(help="What the client shall call it.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Another file than the client's usual one.", metavar="PATH")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an entry of that name that is not mcpd's.")] = False,
-) -> None:
-    """Make a client use the managed servers.
-
-    Prints the entry for the client's configuration, or writes it there; all else in that file stays as it is.
-    """
-    from mcpd.cli import clients
-    from mcpd.cli.frontdoor import entry_for
-
-    if target not in clients.TARGETS:
-        raise typer.BadParameter(f"{target!r} is none of {', '.join(clients.TARGETS)}", ctx, param_hint="TARGET")
-    if server is not None and view is not None:
-        raise typer.BadParameter("one server or one view at a time", ctx, param_hint="--view")
-    kind = clients.TARGETS[target]
-    path = file or kind.path(sys.platform, os.environ, Path.home())
-    entry = entry_for(_operator(ctx), kind, server, view, http)
-    called = name or server or (f"mcpd-{view}" if view else "mcpd")
-    if not write:
-        typer.echo(_pretty({kind.key: {called: entry}}))
-        typer.echo(f"to be merged into {path}; --write does that", err=True)
-        return
-    written = clients.write(path, kind, called, entry, force)
-    if not written.changed:
-        typer.echo(f"{path}: has the entry {called!r} already")
-        return
-    typer.echo(f"{path}: entry {called!r} written" + (f"; before: {written.backup}" if written.backup else ""))
-    typer.echo(f"next: {kind.next_step}")
-
-
+app.command("client-config")(client_config)
 editing.add_to(app)
 import_command.add_to(app)
 app.command()(upgrade)
@@ -369,9 +326,9 @@ def doctor(ctx: typer.Context, as_json: Json = False) -> None:
     from mcpd.cli import doctor as diagnosing
     from mcpd.cli import render
 
-    found = diagnosing.diagnose(_operator(ctx), os.environ)
+    found = diagnosing.diagnose(operator_of(ctx), os.environ)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         out = render.console()
         for line, style in diagnosing.shown(found):
@@ -385,18 +342,5 @@ def connect(ctx: typer.Context) -> None:
     """Be an MCP server on stdin and stdout, for a client."""
     from mcpd.cli import connect as program
 
-    config = _operator(ctx).config
+    config = operator_of(ctx).config
     raise typer.Exit(program.main([*ctx.args, *(["--config", str(config)] if config is not None else [])]))
-
-
-def _operator(ctx: typer.Context) -> Operator:
-    assert isinstance(ctx.obj, Operator)
-    return ctx.obj
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(_pretty(content))
-
-
-def _pretty(content: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode()

@@ -73,3 +73,6 @@ def server_names(ctx: typer.Context, incomplete: str) -> list[str]:
         return [status.name for status in operator.client.servers() if status.name.startswith(incomplete)]
     except Exception:  # noqa: BLE001 - a shell's prompt is no place for any complaint
         return []
+
+
+Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]

@@ -6,12 +6,12 @@ import difflib
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mcpd.cli.failures import FAILED
-from mcpd.cli.options import Json, operator_of, print_json, server_names
+from mcpd.cli.options import Json, Server, operator_of, print_json
 from mcpd.cli.table import Column, table
 from mcpd.cli.text import clean
 from mcpd.control.view import PinDifference, PinStatus
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 app = typer.Typer(help="Show and approve what servers offer, compared with what was pinned.", no_args_is_help=True)
-Server = Annotated[str, typer.Argument(metavar="NAME", help="A server of the registry.", autocompletion=server_names)]
 
 
 @app.command("list")
