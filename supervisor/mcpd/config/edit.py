@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import tomli
-import tomlkit
 from pydantic_core import PydanticCustomError
-from tomlkit.exceptions import TOMLKitError
 
 from mcpd.config.documents import FRAGMENTS, NOTHING, Document, read_all
 from mcpd.config.load import load
-from mcpd.config.positions import Section, positions, sections
 from mcpd.config.report import Report
 from mcpd.config.rewrite import Edit
+from mcpd.config.toml_text import Table, by_tomlkit, plain, put_in, rendered, with_line, with_value, without_sections
 from mcpd.config.values import NAME_RULE, check_name
 from mcpd.errors import ConfigError, NotFound, Problem
 
-WIDTH: Final = 110
 FIRST_LINE: Final = "# The registry of mcpd: which servers it runs. `mcpd check` tells whether it is right.\n"
 BY_HAND: Final = "edit the file by hand"
-
-Table = Mapping[str, Any]
-
-
-# -- Working it out --------------------------------------------------------------------------------------------------
 
 
 def add(path: Path, entries: Mapping[str, Table], *, file: Path | None = None, comment: str = "") -> Edit:
@@ -61,11 +52,11 @@ def add(path: Path, entries: Mapping[str, Table], *, file: Path | None = None, c
             )
     before = _read(file) if file.exists() else None
     text = before if before is not None else FIRST_LINE if file == path else ""
-    piece = "\n".join(_rendered(name, table) for name, table in entries.items())
+    piece = "\n".join(rendered(name, table) for name, table in entries.items())
     if comment:
         piece = "".join(f"# {line}\n" for line in comment.splitlines()) + piece
-    after = _put_in(text, piece)
-    _verify(file, text, after, lambda servers: servers.update(_plain(dict(entries))))
+    after = put_in(text, piece)
+    _verify(file, text, after, lambda servers: servers.update(plain(dict(entries))))
     return Edit(file, before, after)
 
 
@@ -84,7 +75,7 @@ def remove(path: Path, name: str, upon: Edit | None = None) -> Edit:
         del servers[name]
 
     after = _first_right(
-        holder.file, text, change, lambda: _without_sections(text, name), lambda: _by_tomlkit(text, change)
+        holder.file, text, change, lambda: without_sections(text, name), lambda: by_tomlkit(text, change)
     )
     return Edit(holder.file, upon.before if upon is not None else text, after)
 
@@ -105,18 +96,11 @@ def enable(path: Path, name: str, enabled: bool) -> Edit:
         holder.file,
         text,
         change,
-        lambda: _with_value(text, name, enabled),
-        lambda: _with_line(text, name, f"enabled = {str(enabled).lower()}"),
-        lambda: _by_tomlkit(text, change),
+        lambda: with_value(text, name, "enabled", enabled),
+        lambda: with_line(text, name, f"enabled = {str(enabled).lower()}"),
+        lambda: by_tomlkit(text, change),
     )
     return Edit(holder.file, text, after)
-
-
-def _check_name(name: str) -> None:
-    try:
-        check_name(name)
-    except PydanticCustomError as error:
-        raise ConfigError(Problem(None, None, f"servers.{name}", error.message(), NAME_RULE)) from None
 
 
 def repackage(path: Path, name: str, package: str) -> Edit:
@@ -131,9 +115,16 @@ def repackage(path: Path, name: str, package: str) -> Edit:
         servers[name]["package"] = package
 
     after = _first_right(
-        holder.file, text, change, lambda: _with_package(text, name, package), lambda: _by_tomlkit(text, change)
+        holder.file, text, change, lambda: with_value(text, name, "package", package), lambda: by_tomlkit(text, change)
     )
     return Edit(holder.file, text, after)
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_name(name)
+    except PydanticCustomError as error:
+        raise ConfigError(Problem(None, None, f"servers.{name}", error.message(), NAME_RULE)) from None
 
 
 def _absolute(path: Path) -> Path:
@@ -208,162 +199,6 @@ def _verify(file: Path, before: str, after: str, change: Callable[[dict[str, Any
 
 def _not_understood(file: Path) -> Problem:
     return Problem(file, None, "", "its form is not understood well enough to change it", BY_HAND)
-
-
-# -- Text ------------------------------------------------------------------------------------------------------------
-
-
-def _rendered(name: str, table: Table) -> str:
-    """An entry as people would write it: short tables in a line, long ones under a header of their own."""
-    lines, below = [f"[servers.{name}]"], []
-    for key, value in table.items():
-        line = f"{_key(key)} = {_value(value)}"
-        if isinstance(value, Mapping) and len(line) > WIDTH:
-            below.append(f"\n[servers.{name}.{_key(key)}]")
-            below += [f"{_key(inner)} = {_value(one)}" for inner, one in value.items()]
-        else:
-            lines.append(line)
-    return "\n".join([*lines, *below]) + "\n"
-
-
-def _key(key: str) -> str:
-    return str(tomlkit.key(key).as_string())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        members = ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items())
-        return f"{{ {members} }}" if members else "{}"
-    if isinstance(value, list | tuple):
-        line = f"[{', '.join(map(_value, value))}]"
-        return line if len(line) <= WIDTH else "[\n" + "".join(f"    {_value(one)},\n" for one in value) + "]"
-    return str(tomlkit.item(value).as_string())
-
-
-def _plain(value: Any) -> Any:
-    """As tomli gives it back."""
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _put_in(text: str, piece: str) -> str:
-    """`piece` behind the last server, else at the end; with an empty line around it."""
-    at = len(text)
-    own = [section for section in _sections(text) if section.path[:1] == ("servers",)]
-    if own:
-        at = _end_of(text, own[-1])
-    head, tail = text[:at], text[at:]
-    newline = "\r\n" if "\r\n" in text else "\n"
-    if head and not head.endswith("\n"):
-        head += newline
-    gap = newline if head.removeprefix("\ufeff") and not head.endswith(("\n\n", "\n\r\n")) else ""
-    after = newline if tail and not tail.startswith(("\n", "\r\n")) else ""
-    return head + gap + piece.replace("\n", newline) + after + tail
-
-
-def _without_sections(text: str, name: str) -> str | None:
-    """`text` without the sections of a server."""
-    own = [section for section in _sections(text) if section.path[:2] == ("servers", name)]
-    for start, end in reversed([(_start_of(text, section), _end_of(text, section)) for section in own]):
-        head, tail = text[:start], text[end:]
-        if not head.strip() or head.endswith(("\n\n", "\n\r\n")):
-            tail = tail.lstrip("\r\n")  # of the empty lines around it those above stay
-        text = head + tail if tail else _ended(head)
-    return text if own else None
-
-
-def _ended(text: str) -> str:
-    """`text` without empty lines at its end."""
-    body = text.rstrip("\r\n")
-    return body + ("\r\n" if "\r\n" in text else "\n") if body else ""
-
-
-def _with_value(text: str, name: str, value: bool) -> str | None:
-    """`text` with the value of `enabled` replaced where it stands."""
-    line = positions(_bare(text)).get(("servers", name, "enabled"))
-    if line is None:
-        return None
-    lines = text.splitlines(keepends=True)
-    lines[line - 1] = re.sub(
-        r"(\benabled[\"']?\s*=\s*)(?:true|false)\b", rf"\g<1>{str(value).lower()}", lines[line - 1], count=1
-    )
-    return "".join(lines)
-
-
-def _with_package(text: str, name: str, package: str) -> str | None:
-    """`text` with the value of `package` replaced where it stands."""
-    line = positions(_bare(text)).get(("servers", name, "package"))
-    if line is None:
-        return None
-    lines = text.splitlines(keepends=True)
-    lines[line - 1] = re.sub(
-        r"(\bpackage[\"']?\s*=\s*)(?:\"[^\"]*\"|'[^']*')", lambda at: at[1] + _value(package), lines[line - 1], count=1
-    )
-    return "".join(lines)
-
-
-def _with_line(text: str, name: str, line: str) -> str | None:
-    """`text` with a line right under the header of a server."""
-    for section in _sections(text):
-        if section.path == ("servers", name):
-            at = _line_end(text, section.start)
-            start = text.rfind("\n", 0, section.start) + 1
-            margin = text[start : section.start] if text[start : section.start].isspace() else ""
-            newline = "\r\n" if "\r\n" in text else "\n"
-            head = text[:at] if text[:at].endswith("\n") else text[:at] + newline
-            return f"{head}{margin}{line}{newline}{text[at:]}"
-    return None
-
-
-def _by_tomlkit(text: str, change: Callable[[dict[str, Any]], None]) -> str | None:
-    """For entries that have no header of their own: dotted keys, inline tables."""
-    try:
-        document = tomlkit.parse(_bare(text))
-        servers: Any = document["servers"]
-        change(servers)
-        return text[: len(text) - len(_bare(text))] + tomlkit.dumps(document)
-    except (TOMLKitError, LookupError, TypeError, ValueError):
-        return None
-
-
-def _bare(text: str) -> str:
-    return text.removeprefix("\ufeff")
-
-
-def _sections(text: str) -> list[Section]:
-    """As they stand in `text`, whether it begins with a mark of its encoding or not."""
-    shift = len(text) - len(_bare(text))
-    return [Section(one.path, one.start + shift, one.end + shift) for one in sections(_bare(text))[1:]]
-
-
-def _line_end(text: str, at: int) -> int:
-    """The offset behind the line in which `at` is."""
-    found = text.find("\n", at)
-    return len(text) if found < 0 else found + 1
-
-
-def _start_of(text: str, section: Section) -> int:
-    """Where a section begins: at the comment right above its header, unless that begins the whole file."""
-    header = start = text.rfind("\n", 0, section.start) + 1
-    while start:
-        above = text.rfind("\n", 0, start - 1) + 1
-        if not text[above:start].lstrip().startswith("#"):
-            return start
-        start = above
-    return header
-
-
-def _end_of(text: str, section: Section) -> int:
-    """Behind its last value and the comments right below; comments that touch the next header are that one's."""
-    end = _line_end(text, section.end)
-    at = end
-    while at < len(text) and text[at:].lstrip(" \t").startswith("#"):
-        at = _line_end(text, at)
-    return end if text[at:].lstrip(" \t").startswith("[") else at
-
-
-# -- Looking at it ---------------------------------------------------------------------------------------------------
 
 
 def objections(path: Path, edit: Edit, environ: Mapping[str, str]) -> tuple[Problem, ...]:
