@@ -18,7 +18,7 @@ from mcpd.runtime import RuntimeDir, make_private
 from mcpd.sandbox.probe import probe
 
 if TYPE_CHECKING:
-    from mcpd.control.view import FleetView
+    from mcpd.control.seam import FleetView
 
 
 def run(

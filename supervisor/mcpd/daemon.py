@@ -22,7 +22,8 @@ from mcpd.clock import SystemClock
 from mcpd.config.checks import gid_of
 from mcpd.config.registry import Registry
 from mcpd.control.api import ControlApi
-from mcpd.control.view import FleetView, ServerStatus
+from mcpd.control.seam import FleetView
+from mcpd.control.view import ServerStatus
 from mcpd.errors import ConfigError
 from mcpd.fleet.fleet import DaemonFacts, Fleet
 from mcpd.fleet.pinning import PinOffice

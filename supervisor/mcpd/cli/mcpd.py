@@ -78,7 +78,7 @@ def _run(registry: Registry, log_file: Path | None, quiet: bool, adapt: Callable
     from mcpd.cli.logstream import LogFile, LogStream
     from mcpd.control.client import ControlClient
     from mcpd.control.messages import SOCKET_NAME
-    from mcpd.control.view import FleetView
+    from mcpd.control.seam import FleetView
 
     stream = LogStream(sys.stderr)
     sink = cast(TextIO, LogFile(log_file) if log_file is not None else stream)

@@ -37,8 +37,9 @@ from mcpd.control.messages import (
     Tools,
     UpgradeRequest,
 )
+from mcpd.control.seam import EventFeed, FleetView, PinDesk, TokenDesk
 from mcpd.control.streams import Stream
-from mcpd.control.view import Event, EventFeed, FleetView, Gap, Outcome, PinDesk, TokenDesk, TokenRequest
+from mcpd.control.view import Event, Gap, Outcome, TokenRequest
 from mcpd.errors import ClientFault, McpdError, Overloaded
 
 MAX_BODY: Final = 16 * 1024 * 1024

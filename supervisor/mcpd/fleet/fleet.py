@@ -1,4 +1,4 @@
-"""The fleet as operators see and command it (`control.view.FleetView`)."""
+"""The fleet as operators see and command it (`control.seam.FleetView`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pins as operators see them (`control.view.PinDesk`)."""
+"""Pins as operators see them (`control.seam.PinDesk`)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mcpd.control.view import Event, FleetView
+from mcpd.control.seam import FleetView
+from mcpd.control.view import Event
 from mcpd.errors import ConfigError, NotFound, ServerFault
 from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.fleet import Fleet
