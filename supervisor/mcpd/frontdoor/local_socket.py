@@ -14,6 +14,7 @@ and the members of a group if the registry names one; by the socket's mode, and 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from enum import Enum, auto
 from typing import Final, Protocol, cast
@@ -37,6 +38,10 @@ COPY_LIMIT: Final = 16 * 1024  # longer frames are not copied to get their line 
 LINGER: Final = 5.0
 HELLO_VERSION: Final = 1
 MAX_ASKS: Final = 1024  # requests of the per-request era that a connection may have under way
+_ID: Final = rb'"id"\s*:\s*(-?\d+|"[^"\\]*")\s*'
+_ID_FIRST: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?%b,\s*"method"' % _ID)
+_ID_LAST: Final = re.compile(rb",\s*%b\}\s*\Z" % _ID)  # a member of the message itself: nothing else is closed after it
+_METHOD_FIRST: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"method"')
 
 
 class LocalSocket:
@@ -194,8 +199,9 @@ class Connection(asyncio.Protocol):
 
     def _line(self, frame: bytes | Overlong) -> None:
         if isinstance(frame, Overlong):
-            text = f"a message of {frame.length} bytes: more than {self._owner.max_line} are not taken"
-            self._write(jsonrpc.error(b"null", methods.INVALID_REQUEST, text))
+            limit = f"more than {self._owner.max_line} are not taken; see frontdoor.max_body"
+            text = f"a message of {frame.length} bytes: {limit}"
+            self._write(jsonrpc.error(_id_of(frame), methods.INVALID_REQUEST, text))
         elif jsonrpc.is_batch(frame):
             self._batch(frame)
         else:
@@ -351,6 +357,15 @@ class Ask:
     def end(self) -> None:
         """Nothing (more) will come."""
         self._connection.answered(self)
+
+
+def _id_of(request: Overlong) -> bytes:
+    """The id of a request that was too long, so that its client need not wait: it stands first or last in all that
+    known clients write. `null` if this is no request, or not to be seen."""
+    first = _ID_FIRST.match(request.sample)
+    last = _ID_LAST.search(request.tail) if first is None and _METHOD_FIRST.match(request.sample) else None
+    found = first or last
+    return found[1] if found is not None else b"null"
 
 
 def _view(hello: bytes) -> View | None:

@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mcpd.routing.catalogue import Catalogue
+from mcpd.routing.ranking import Ranking
 from mcpd.wire import methods
-from mcpd.wire.jsonrpc import Bytes, WireError, dump, members, pack, text, value_of
+from mcpd.wire.jsonrpc import Bytes, WireError, dump, members, pack, text, text_at, value_of
 
 SEARCH = "search_tools"
 DESCRIBE = "describe_tool"
 CALL = "call_tool"
+NAMES = frozenset({SEARCH, DESCRIBE, CALL})
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 50
 SUMMARY = 200  # characters of a description that a search shows
-_WORD = re.compile(r"[^\W_]+")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WEIGHTS = (4.0, 1.0, 0.5)  # of a word in the name, the description, the parameters
 
 
@@ -76,56 +73,29 @@ class ToolIndex:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._entries = {text(members(entry)["name"]): entry for entry in catalogue.entries["tools"]}
-        self._tools: list[Found] = []
-        self._words: list[tuple[frozenset[str], frozenset[str], frozenset[str]]] = []
-        for name, entry in self._entries.items():
-            found = _found(name, entry)
-            self._tools.append(found)
-            sources = (name, _description(entry), " ".join(found.parameters))
-            by_name, by_description, by_parameters = (frozenset(_words(source)) for source in sources)
-            self._words.append((by_name, by_description, by_parameters))
-        counts = Counter(word for sets in self._words for word in frozenset().union(*sets))
-        self._rarity = {word: math.log(1 + len(self._tools) / count) for word, count in counts.items()}
+        self._tools = [_found(name, entry) for name, entry in self._entries.items()]
+        texts = ((one.name, _description(self._entries[one.name]), " ".join(one.parameters)) for one in self._tools)
+        self._ranking = Ranking(texts, _WEIGHTS)
 
     def search(self, query: str, limit: int) -> list[Found]:
         """The best matches first; all tools, in their order, for a query without words."""
-        wanted = set(_words(query))
-        if not wanted:
-            return self._tools[:limit]
-        scored = [(self._score(wanted, sets), -at) for at, sets in enumerate(self._words)]
-        best = sorted((one for one in scored if one[0] > 0), reverse=True)[:limit]
-        return [self._tools[-at] for _, at in best]
+        return [self._tools[at] for at in self._ranking.best(query, limit)]
 
     def entry(self, name: str) -> bytes | None:
         """A tool's whole entry."""
         return self._entries.get(name)
 
-    def _score(self, wanted: Iterable[str], sets: tuple[frozenset[str], frozenset[str], frozenset[str]]) -> float:
-        score = 0.0
-        for word in wanted:
-            for weight, known in zip(_WEIGHTS, sets, strict=True):
-                if word in known:
-                    score += weight * self._rarity[word]
-                elif any(_akin(word, one) for one in known):
-                    score += weight / 2
-        return score
-
-
-def _akin(one: str, other: str) -> bool:
-    """Whether one word begins with the other: "read" and "reads"."""
-    shorter, longer = sorted((one, other), key=len)
-    return len(shorter) > 2 and longer.startswith(shorter)
-
 
 def search_result(index: ToolIndex, arguments: Bytes) -> bytes:
     """The result of a `search_tools` call; raises WireError for arguments that make no sense."""
     found = members(arguments)
-    query = text(found.get("query", b'""'))
+    query = text_at(found, "query")
     limit = value_of(found["limit"]) if "limit" in found else DEFAULT_LIMIT
-    if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+    if not isinstance(limit, int | float) or not 1 <= limit <= MAX_LIMIT:
         raise WireError(methods.INVALID_PARAMS, f"limit must be a number from 1 to {MAX_LIMIT}")
     matches = [
-        {"name": one.name, "summary": one.summary, "parameters": one.parameters} for one in index.search(query, limit)
+        {"name": one.name, "summary": one.summary, "parameters": one.parameters}
+        for one in index.search(query, int(limit))
     ]
     if not matches:
         return _text_result("No tool matches. Try other or fewer words; an empty query lists all tools.")
@@ -134,10 +104,10 @@ def search_result(index: ToolIndex, arguments: Bytes) -> bytes:
 
 def describe_result(index: ToolIndex, arguments: Bytes) -> bytes:
     """The result of a `describe_tool` call."""
-    name = text(members(arguments).get("name", b"null"))
+    name = text_at(members(arguments), "name")
     entry = index.entry(name)
     if entry is None:
-        return _text_result(f"Unknown tool: {name}. Use {SEARCH} to find one.", failed=True)
+        return unknown_result(name)
     return pack(
         {
             "content": dump([{"type": "text", "text": entry.decode(errors="replace")}]),
@@ -150,9 +120,30 @@ def describe_result(index: ToolIndex, arguments: Bytes) -> bytes:
 def target_of(params: Mapping[str, Bytes]) -> tuple[str, dict[str, Bytes]]:
     """(name, params) of the call that a `call_tool` call stands for; other members, such as `_meta`, are kept."""
     arguments = members(params.get("arguments", b"{}"))
-    name = text(arguments.get("name", b"null"))
-    inner = arguments.get("arguments", b"{}")
-    return name, {**params, "name": dump(name), "arguments": inner}
+    name = text_at(arguments, "name")
+    return name, {**params, "name": dump(name), "arguments": _inner(arguments.get("arguments", b"{}"))}
+
+
+def _inner(arguments: Bytes) -> Bytes:
+    """A tool's own arguments: models that write objects within objects often write the inner one as a string."""
+    raw = bytes(arguments)
+    if raw == b"null":
+        return b"{}"
+    if raw[:1] == b'"':
+        raw = text(raw).encode(errors="replace")
+        members(raw)  # raises, for what is no object
+    return raw
+
+
+def unknown_result(name: str) -> bytes:
+    """For a tool that is not there."""
+    return failed_result(f"Unknown tool: {name}. Use {SEARCH} to find one.")
+
+
+def failed_result(why: str) -> bytes:
+    """What is wrong with the arguments, as a result: that a model sees, and can do better (2025-11-25, server/tools,
+    Error Handling)."""
+    return _text_result(why, failed=True)
 
 
 def _text_result(content: str, structured: Any = None, *, failed: bool = False) -> bytes:
@@ -178,7 +169,3 @@ def _description(entry: bytes) -> str:
     found = members(entry)
     parts = [value_of(found[key]) for key in ("title", "description") if key in found]
     return " ".join(part for part in parts if isinstance(part, str))
-
-
-def _words(source: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(_HUMP.sub(" ", source))]

@@ -369,17 +369,19 @@ class Requests:
         found: Mapping[str, Bytes] = message.given
         public = text_at(found, "name")
         if call.session.compact:
-            arguments = found.get("arguments", b"{}")
-            if public == compact.SEARCH:
-                return self.answer(call, compact.search_result(self._targets.tool_index(call.session), arguments))
-            if public == compact.DESCRIBE:
-                return self.answer(call, compact.describe_result(self._targets.tool_index(call.session), arguments))
-            if public != compact.CALL:
+            if public not in compact.NAMES:
                 why = f"Unknown tool: {public}; find tools with {compact.SEARCH}"
                 return self.fail(call, methods.INVALID_PARAMS, why)
-            public, found = compact.target_of(found)
+            try:
+                if public != compact.CALL:
+                    return self.answer(call, self._looked_up(call.session, public, found.get("arguments", b"{}")))
+                public, found = compact.target_of(found)
+            except WireError as problem:
+                return self.answer(call, compact.failed_result(problem.message))
         call.name = public
         target = self._targets.tool(call.session, public)
+        if target is None and call.session.compact:
+            return self.answer(call, compact.unknown_result(public))
         if target is None:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {public}")
         server, own = target
@@ -392,6 +394,12 @@ class Requests:
             return self.forward(call, server, message, bytes(message.params), at, found)
         found = {**found, "name": dump(own)}
         return self.forward(call, server, message, pack(found), at, found)
+
+    def _looked_up(self, session: Session, tool: str, arguments: Bytes) -> bytes:
+        """The result of one of the tools of a compact view that tell of the others."""
+        index = self._targets.tool_index(session)
+        found = compact.search_result if tool == compact.SEARCH else compact.describe_result
+        return found(index, arguments)
 
     def _held(self, call: Call, server: Server, tool: str) -> Sequence[Effect]:
         """A tool that is not the one that was pinned is refused until an operator has looked at it."""

@@ -6,7 +6,7 @@ plus one chunk, whatever the other side sends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_LINE = 16 * 1024 * 1024
 SAMPLE = 256
@@ -15,16 +15,17 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Overlong:
-    """A line was discarded: how long it was (bytes), and how it began."""
+    """A line was discarded: how long it was (bytes), how it began, and how it ended."""
 
     length: int
     sample: bytes
+    tail: bytes = field(default=b"", compare=False)
 
 
 class LineSplitter:
     """Feed chunks, get frames: without their line break, without empty lines, without a leading BOM."""
 
-    __slots__ = ("_discarded", "_discarding", "_first", "_held", "_limit", "_parts", "_sample", "_sample_size")
+    __slots__ = ("_discarded", "_discarding", "_first", "_held", "_limit", "_parts", "_sample", "_sample_size", "_tail")
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
@@ -33,7 +34,7 @@ class LineSplitter:
         self._held = 0
         self._discarding = False
         self._discarded = 0
-        self._sample = b""
+        self._sample = self._tail = b""
         self._first = True
 
     @property
@@ -57,7 +58,7 @@ class LineSplitter:
             tail = lines.pop()
             for line in lines:
                 if len(line) > self._limit:
-                    frames.append(Overlong(len(line), line[: self._sample_size]))
+                    frames.append(Overlong(len(line), line[: self._sample_size], line[-SAMPLE:]))
                 else:
                     _append(line, frames)
             if tail:
@@ -67,11 +68,13 @@ class LineSplitter:
     def _hold(self, part: bytes) -> None:
         if self._discarding:
             self._discarded += len(part)
+            self._tail = (self._tail + part[-SAMPLE:])[-SAMPLE:]
             return
         self._parts.append(part)
         self._held += len(part)
         if self._held > self._limit:
-            self._sample = b"".join(self._parts)[: self._sample_size]
+            line = b"".join(self._parts)
+            self._sample, self._tail = line[: self._sample_size], line[-SAMPLE:]
             self._discarded = self._held
             self._discarding = True
             self._parts.clear()
@@ -82,16 +85,17 @@ class LineSplitter:
             self._hold(head)
             head = b""
         if self._discarding:
-            frames.append(Overlong(self._discarded + len(head), self._sample))
+            tail = (self._tail + head[-SAMPLE:])[-SAMPLE:]
+            frames.append(Overlong(self._discarded + len(head), self._sample, tail))
             self._discarding = False
-            self._sample = b""
+            self._sample = self._tail = b""
         elif self._parts:
             line = b"".join(self._parts)
             self._parts.clear()
             self._held = 0
             _append(line, frames)
         elif len(head) > self._limit:
-            frames.append(Overlong(len(head), head[: self._sample_size]))
+            frames.append(Overlong(len(head), head[: self._sample_size], head[-SAMPLE:]))
         else:
             _append(head, frames)
 

@@ -249,6 +249,27 @@ async def test_bad_lines_are_answered_and_the_next_one_counts(place: Place) -> N
         assert (await peer.hear())["id"] == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "id"),
+    [
+        ('{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":"', '","id":9}}', 7),
+        ('{"jsonrpc": "2.0", "id": "s-1", "method": "x", "params": {"a": "', '"}}', "s-1"),
+        ('{"method":"x","params":{"a":"', '"},"jsonrpc":"2.0","id":8}', 8),
+        ('{"method":"x","params":{"a":"', '","id":8}}', None),
+        ('{"jsonrpc":"2.0","id":7,"result":{"a":"', '"}}', None),
+        ('{"result":{"a":"', '"},"jsonrpc":"2.0","id":8}', None),
+    ],
+)
+async def test_a_request_that_is_too_long_is_answered(place: Place, start: str, end: str, id: Any) -> None:
+    """Its client would wait for ever otherwise. What is no request has no answer."""
+    async with place.connect() as peer:
+        await peer.open()
+        await peer.say((start + "x" * 2**20 + end + "\n").encode(), call(1, "echo"))
+        refused = await peer.hear()
+        assert (refused["id"], refused["error"]["code"]) == (id, -32600)
+        assert (await peer.hear())["id"] == 1
+
+
 async def test_batches_are_part_of_one_revision_only(place: Place) -> None:
     batch = [call(1, "echo"), {"jsonrpc": "1.0"}, {"jsonrpc": "2.0", "method": "notifications/x"}, call(2, "echo")]
     async with place.connect() as peer:

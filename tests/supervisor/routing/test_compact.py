@@ -72,7 +72,9 @@ def test_search_is_bounded_and_says_when_nothing_fits(bench: Bench) -> None:
     nothing = call(bench, session, 3, "search_tools", {"query": "zebra"})["result"]
     assert "No tool matches" in nothing["content"][0]["text"]
     for id, limit in ((4, 0), (5, 51), (6, "x")):
-        assert call(bench, session, id, "search_tools", {"query": "", "limit": limit})["error"]["code"] == -32602
+        refused = call(bench, session, id, "search_tools", {"query": "", "limit": limit})["result"]
+        assert refused["isError"]
+        assert "limit" in refused["content"][0]["text"]
 
 
 def test_describe_shows_the_whole_entry(bench: Bench) -> None:
@@ -102,6 +104,35 @@ def test_call_reaches_the_tool_with_its_own_arguments_and_progress(bench: Bench)
 def test_tools_cannot_be_called_past_the_three(bench: Bench) -> None:
     session = bench.open(VIEW)
     assert "search_tools" in call(bench, session, 1, "files__read_file", {})["error"]["message"]
-    assert call(bench, session, 2, "call_tool", {"name": "nobody__x"})["error"]["code"] == -32602
-    assert call(bench, session, 3, "call_tool", {})["error"]["code"] == -32602
     assert "files" not in bench.written
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "part"),
+    [
+        ("call_tool", {"name": "nobody__x"}, "Unknown tool: nobody__x"),
+        ("call_tool", {"name": "search_tools", "arguments": {"query": "x"}}, "Unknown tool: search_tools"),
+        ("call_tool", {}, "name is missing"),
+        ("call_tool", {"name": "files__now", "arguments": "soon"}, "not JSON"),
+        ("describe_tool", {"name": 5}, "name must be a string"),
+        ("search_tools", {}, "query is missing"),
+        ("search_tools", [], "object"),
+    ],
+)
+def test_what_is_wrong_is_told_to_the_model(bench: Bench, tool: str, arguments: Any, part: str) -> None:
+    """As a result: errors of the protocol are not shown to models, which could do better the next time."""
+    refused = call(bench, bench.open(VIEW), 1, tool, arguments)["result"]
+    assert refused["isError"]
+    assert part in refused["content"][0]["text"]
+    assert "files" not in bench.written
+
+
+@pytest.mark.parametrize(("given", "sent"), [(None, {}), ('{"path": "/x"}', {"path": "/x"})])
+def test_arguments_that_models_write_in_other_ways_are_understood(bench: Bench, given: Any, sent: Any) -> None:
+    session = bench.open(VIEW)
+    sink = bench.ask(
+        session, 1, "tools/call", {"name": "call_tool", "arguments": {"name": "files__now", "arguments": given}}
+    )
+    assert bench.written["files"][0]["params"] == {"name": "now", "arguments": sent}
+    bench.answer("files", {"content": []})
+    assert bench.one(sink)["result"] == {"content": []}
