@@ -35,6 +35,7 @@ from mcpd.frontdoor.asgi import (
 from mcpd.frontdoor.challenge import WELL_KNOWN
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.guard import Guard
+from mcpd.frontdoor.heads import Head
 from mcpd.frontdoor.limits import is_loopback
 from mcpd.frontdoor.protocol import Outcome, Pending
 from mcpd.frontdoor.relay import View
@@ -43,8 +44,9 @@ from mcpd.wire.principal import EVERYTHING, Principal
 log = logging.getLogger("mcpd.frontdoor")
 
 Endpoint: TypeAlias = Literal["mcp", "sse", "messages"]
-# A handler of a POST whose body is there: `direct(scope, body, view, principal)`, for `protocol`. May raise Refusal.
-Direct: TypeAlias = Callable[[Scope, bytes, View, Principal], Outcome]
+# A handler of a POST whose body is there, for `protocol`: `direct(head, scope, body, view, principal)`. It may keep
+# what it makes of the head in `head.said`. May raise Refusal.
+Direct: TypeAlias = Callable[[Head, Scope, bytes, View, Principal], Outcome]
 ALL: Final = View("all")
 CACHED_ROUTES: Final = 1024
 FAULT: Final = Reply(500, b"Internal Server Error")
@@ -130,19 +132,22 @@ class FrontDoor:
     def knows(self, path: bytes) -> bool:
         return path in self._direct_routes
 
-    def serve(self, path: bytes, headers: list[Header], scope: Scope, body: bytes) -> Outcome:
+    def serve(self, head: Head, scope: Scope, body: bytes) -> Outcome:
         try:
-            checked = self._guard.headers(headers)
-            if b"origin" in checked:
-                return None
-            principal = self._guard.principal(checked, scope["client"], path)
-            endpoint, view = self._direct_routes[path]
+            headers = head.checked
+            if headers is None:
+                headers = self._guard.headers(head.fields)
+                if b"origin" in headers:
+                    return None
+                head.checked = headers
+            principal = self._guard.principal(headers, scope["client"], head.path)
+            endpoint, view = self._direct_routes[head.path]
             if principal.grants is not EVERYTHING:
                 self._check_sight(view, principal)
-            scope["mcpd.headers"] = checked
+            scope["mcpd.headers"] = headers
             requests = self._context.counters.requests
             requests[endpoint] += 1
-            outcome = self._direct[endpoint](scope, body, view, principal)
+            outcome = self._direct[endpoint](head, scope, body, view, principal)
             if outcome is None:
                 requests[endpoint] -= 1  # it comes again, through ASGI
             return outcome

@@ -28,6 +28,7 @@ from mcpd.frontdoor.asgi import (
 )
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.direct_stream import DirectStream
+from mcpd.frontdoor.heads import Head
 from mcpd.frontdoor.relay import Session as RelaySession
 from mcpd.frontdoor.relay import View
 from mcpd.frontdoor.sinks import Answers, per_request_refusal
@@ -107,10 +108,13 @@ class LegacySse:
         if scope["method"] != "POST":
             raise refusal(405, "messages are posted here", headers=(ONLY_POST,))
         body = await read_body(receive, scope["mcpd.headers"], self._max_body)
-        await self.direct(scope, body, view, principal).send(send)
+        await self._accept(scope, body, view, principal).send(send)
 
-    def direct(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Reply:
+    def direct(self, head: Head, scope: Scope, body: bytes, view: View, principal: Principal) -> Reply:
         """The same for a POST that is answered below ASGI (`protocol`), whose body is there. Raises Refusal."""
+        return self._accept(scope, body, view, principal)
+
+    def _accept(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Reply:
         media.check_json(scope["mcpd.headers"])
         self._take(self._session_of(scope["query_string"], view, principal), body)
         return ACCEPTED

@@ -24,6 +24,7 @@ from mcpd.frontdoor.protocol import Bounds, Connection, DirectApp, State
 
 KEEP_ALIVE: Final = 75  # seconds a connection may wait for its next request
 DATE_EVERY: Final = 1.0
+HEADS_EVERY: Final = 30.0  # for how long a head is remembered at least
 GRACE: Final = 5.0
 CANCEL_GRACE: Final = 1.0
 
@@ -190,9 +191,13 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         loop = asyncio.get_running_loop()
+        aged_at = loop.time()
         while not self.stopping.is_set():
             await self.on_tick(0)  # the date header
             self._state.refresh()
+            if loop.time() - aged_at >= HEADS_EVERY:
+                aged_at = loop.time()
+                self._state.heads.age()
             for connection in list(self._state.connections):
                 cast(Connection, connection).expire(loop.time())
             with contextlib.suppress(TimeoutError):

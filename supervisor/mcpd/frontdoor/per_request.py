@@ -55,28 +55,50 @@ def is_per_request(headers: Headers, body: bytes) -> bool:
     return (version is not None and version not in HANDSHAKE) or META_VERSION in body
 
 
+def is_told_by(headers: Headers) -> bool:
+    """Whether the headers alone say of which era a POST is, whatever its body."""
+    version = headers.get(b"mcp-protocol-version")
+    return b"mcp-session-id" in headers or (version is not None and version not in HANDSHAKE)
+
+
+class Claims:
+    """The headers of a request, and what they were last found to agree with in a body.
+
+    Clients repeat themselves, so the next body probably says the same, and need not be compared again.
+    """
+
+    __slots__ = ("headers", "method", "name", "raw_name", "version")
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self.version: str | None = None
+        self.method: str | None = None
+        self.name = ""
+        self.raw_name = b""  # how `name` stood in the body
+
+
 class PerRequest:
     """Takes the POSTs of this era. Holds the answers that are under way, so that slow ones become event streams."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self._relay = context.relay
-        self._in_flight: dict[str, set[Answer]] = {}  # by principal
+        self._in_flight: set[Answer] = set()
         self._mirrors: dict[bytes, tuple[mirrored.Mirror, ...]] = {}
         context.ticker.callbacks.append(self.tick)
 
-    def accept(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Answer | None:
+    def accept(self, claims: Claims, scope: Scope, body: bytes, view: View, principal: Principal) -> Answer | None:
         """Take the body of a POST: the answer to come, or None for a notification, which nothing follows.
 
         Raises Refusal.
         """
-        message = decode(body)
-        if not message.is_request:
+        message = decode(body, jsonrpc.decode_call)
+        if not (message.method and len(message.id)):
             if message.method:
                 return None  # there is none that a server has to heed: cancelling is closing the connection
             raise refusal(400, "a server's question is answered by calling again with inputResponses")
         try:
-            client = self._client(message, scope["mcpd.headers"], view, principal)
+            client = self._client(message, claims, view, principal)
         except jsonrpc.WireError as error:
             raise Refusal(Reply(400, jsonrpc.error(message.key, error.code, error.message), (JSON,))) from None
         answer = Answer(self, scope, message, principal.name)
@@ -92,24 +114,32 @@ class PerRequest:
             answer.session = session
         return answer
 
-    def _client(self, message: jsonrpc.Message, headers: Headers, view: View, principal: Principal) -> meta.RequestMeta:
+    def _client(self, message: jsonrpc.Message, claims: Claims, view: View, principal: Principal) -> meta.RequestMeta:
         """Who asks; raises WireError or Refusal if something is missing, or if headers and body do not agree."""
-        params = message.given
+        params, method = message.given, message.method
         client = meta.client_of(params)
         if client is None:
             raise jsonrpc.WireError(methods.INVALID_PARAMS, f"params._meta: {meta.VERSION} is missing")
-        _agree("MCP-Protocol-Version", headers.get(b"mcp-protocol-version"), client.version)
-        _agree("Mcp-Method", headers.get(b"mcp-method"), message.method)
-        key, name = NAMED.get(message.method), ""
+        if client.version != claims.version:
+            _agree("MCP-Protocol-Version", claims.headers.get(b"mcp-protocol-version"), client.version)
+            claims.version = client.version
+        if method != claims.method:
+            _agree("Mcp-Method", claims.headers.get(b"mcp-method"), method)
+            claims.method = method
+        key, name = NAMED.get(method), ""
         if key is not None and key in params:
-            name = jsonrpc.text(params[key])
-            _agree("Mcp-Name", headers.get(b"mcp-name"), name, encoded=True)
+            raw = bytes(params[key])
+            if raw != claims.raw_name:
+                name = jsonrpc.text(raw)
+                _agree("Mcp-Name", claims.headers.get(b"mcp-name"), name, encoded=True)
+                claims.name, claims.raw_name = name, raw
+            name = claims.name
         if client.version not in eras.PER_REQUEST_REVISIONS:
             raise Refusal(Reply(400, unsupported_version(message.key, client.version), (JSON,)))
-        if message.method == methods.TOOLS_CALL and name:
+        if name and method == methods.TOOLS_CALL:
             schema = self._relay.mirroring_schema(view, name, principal.grants)
             if schema is not None:
-                self._check_mirrored(schema, params, headers)
+                self._check_mirrored(schema, params, claims.headers)
         return client
 
     def _check_mirrored(self, schema: bytes, params: Mapping[str, Raw], headers: Headers) -> None:
@@ -123,12 +153,9 @@ class PerRequest:
             raise jsonrpc.WireError(methods.HEADER_MISMATCH, different)
 
     def _enter(self, answer: Answer) -> None:
-        held = self._in_flight.get(answer.principal)
-        if held is None:
-            held = self._in_flight[answer.principal] = set()
         if answer.listens:
             self.context.quota.take(answer.principal)
-        held.add(answer)
+        self._in_flight.add(answer)
         answer.owed = True
 
     def leave(self, answer: Answer) -> bool:
@@ -137,7 +164,7 @@ class PerRequest:
             return False
         answer.owed = False
         answer.session = None  # which knows the answer as its sink: without this, a circle
-        self._in_flight[answer.principal].discard(answer)
+        self._in_flight.discard(answer)
         if answer.listens:
             self.context.quota.give(answer.principal)
         return True
@@ -149,14 +176,11 @@ class PerRequest:
             self._relay.close_session(session)
 
     def tick(self) -> None:
-        """Begin event streams for slow answers, forget principals that have nothing under way."""
+        """Begin event streams for slow answers."""
         before = self.context.ticker.now - STREAM_AFTER
-        for principal, held in list(self._in_flight.items()):
-            for answer in list(held):
-                if answer.phase is Phase.WAITING and answer.born <= before:
-                    answer.begin_stream()
-            if not held:
-                del self._in_flight[principal]
+        for answer in list(self._in_flight):
+            if answer.phase is Phase.WAITING and answer.born <= before:
+                answer.begin_stream()
 
 
 class Answer:
@@ -287,9 +311,9 @@ def _agree(name: str, header: bytes | None, text: str, *, encoded: bool = False)
         raise jsonrpc.WireError(methods.HEADER_MISMATCH, f"the header {name} is not the same as in the body")
 
 
-def decode(body: bytes) -> jsonrpc.Message:
+def decode(body: bytes, by: Callable[[bytes], jsonrpc.Message] = jsonrpc.decode) -> jsonrpc.Message:
     """The message in a POST; raises Refusal."""
     try:
-        return jsonrpc.decode(body)
+        return by(body)
     except jsonrpc.WireError as error:
         raise Refusal(Reply(400, error.answer(), (JSON,))) from None

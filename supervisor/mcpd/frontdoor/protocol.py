@@ -1,8 +1,9 @@
 """HTTP/1.1 below ASGI for the requests that come by the thousand: POSTs of messages to known endpoints.
 
 uvicorn's protocol does the work for every request; this subclass answers those POSTs as soon as their last byte is
-parsed, without a task, a queue or a scope. Whatever is not of the plain kind (a first request, a page's, an event
-stream) goes on through ASGI as if this were not here. Tests run both ways over the same cases.
+parsed, without a task, a queue or a scope; one whose head has come before, byte for byte, is not even parsed (`heads`).
+Whatever is not of the plain kind (a first request, a page's, an event stream) goes on through ASGI as if this were not
+here. Tests run both ways over the same cases.
 
 It also bounds what uvicorn does not: the size of a request's head, and the time until a request is complete.
 """
@@ -20,8 +21,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from mcpd.frontdoor.asgi import JSON, App, Header, Receive, Reply, Scope, Send, too_large
+from mcpd.frontdoor.asgi import JSON, App, Receive, Reply, Scope, Send, too_large
 from mcpd.frontdoor.exchange import Phase
+from mcpd.frontdoor.heads import END, Head, Heads
 from mcpd.frontdoor.peers import Peers, Stranger
 
 UNREAD_TIMEOUT: Final = 60.0  # for which a client may take nothing of what waits for it
@@ -60,10 +62,10 @@ class DirectApp(Protocol):
         """Whether POSTs to this path may be answered directly."""
         ...
 
-    def serve(self, path: bytes, headers: list[Header], scope: Scope, body: bytes) -> Outcome:
+    def serve(self, head: Head, scope: Scope, body: bytes) -> Outcome:
         """The reply, or the exchange that will have it; None to go through ASGI after all. Raises nothing.
 
-        `scope` has only `query_string`, `extensions` and `client`.
+        `scope` has only `query_string`, `extensions` and `client`. The same head may come again with other bodies.
         """
         ...
 
@@ -83,16 +85,18 @@ class Bounds:
 
 
 class State(ServerState):
-    """What all connections share; `dated` is the Date header's line."""
+    """What all connections share; `ok` is how a plain answer begins, up to its length, and `dated` the Date header."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.dated = b""
+        self.dated = self.ok = b""
+        self.heads = Heads()
         self.deserted = asyncio.Event()  # set when the last connection is lost
 
     def refresh(self) -> None:
         """Take the date that uvicorn has made."""
         self.dated = b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
+        self.ok = b"%b%bcontent-type: application/json\r\ncontent-length: " % (STATUS_LINE[200], self.dated)
 
 
 class _Unheard:
@@ -121,12 +125,14 @@ class Connection(HttpToolsProtocol):
     __slots__ = (
         "_body",
         "_body_bytes",
-        "_direct_path",
         "_exchange",
+        "_head",
         "_head_bytes",
         "_idle_since",
         "_in_head",
         "_incomplete_since",
+        "_known",
+        "_raw",
         "_turn",
         "_unread",
         "_unread_since",
@@ -143,7 +149,11 @@ class Connection(HttpToolsProtocol):
         self.extensions = {"mcpd.abort": transport.abort}
         self._turn = _Turn()
         self._exchange: Pending | None = None  # the one of this turn, while it is WAITING
-        self._direct_path: bytes | None = None
+        self._head: Head | None = None  # of the request that is to be answered directly
+        self._known: Head | None = None  # the same, where the parser has not seen it, while its body is not complete
+        self._raw = b""  # the bytes of the head that is being parsed, if they came in one piece
+        self._body: list[bytes] = []
+        self._body_bytes = 0
         self._in_head = False
         self._head_bytes = 0
         self._incomplete_since = self.loop.time()
@@ -203,6 +213,51 @@ class Connection(HttpToolsProtocol):
         if self.parser is None:
             return  # it was refused
         self._idle_since = 0.0
+        if self._known is not None:
+            self._go_on(self._known, data)
+            return
+        if not self._incomplete_since and data.startswith(b"POST ") and (end := data.find(END)) > 0:
+            raw = data[: end + 4]
+            heads = self.server_state.heads
+            head = heads.known.get(raw) or heads.find(raw)
+            if head is not None and self._may_answer() and self.direct.knows(head.path):  # type: ignore[union-attr]
+                self._begin(head, data)
+                return
+            self._raw = raw
+        self._parse(data)
+
+    def _begin(self, head: Head, data: bytes) -> None:
+        """A request whose head is known."""
+        body = data[len(head.raw) :]
+        if len(body) == head.length:
+            self._serve(head, body)
+            return
+        self._known = head
+        self._incomplete_since = self.loop.time()
+        self._body, self._body_bytes = [], 0
+        self._go_on(head, body)
+
+    def _go_on(self, head: Head, data: bytes) -> None:
+        """More of the body of a request whose head is known."""
+        missing = head.length - self._body_bytes
+        self._body.append(data[:missing])
+        self._body_bytes += len(self._body[-1])
+        if self._body_bytes < head.length:
+            return
+        body = b"".join(self._body)
+        self._body = []
+        self._known = None
+        self._incomplete_since = 0.0
+        self._serve(head, body)
+        if len(data) > missing:
+            self.data_received(data[missing:])
+
+    def _may_answer(self) -> bool:
+        """Whether this request is the only one, and its answer can be written."""
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused
+
+    def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -226,18 +281,18 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        cycle = self.cycle
+        raw, self._raw = self._raw, b""
         if (
             self.direct is not None
-            and (cycle is None or cycle.response_complete)
-            and not (self.expect_100_continue or self.flow.write_paused)
+            and self._may_answer()
+            and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
             and not self.parser.should_upgrade()
         ):
-            path = self.url.partition(b"?")[0]
-            if self.direct.knows(path):
-                self._direct_path = path
-                self._body: list[bytes] = []
+            head = Head(self.url, self.headers)
+            if self.direct.knows(head.path):
+                self._head, self._raw = head, raw
+                self._body = []
                 self._body_bytes = 0
                 return
         self._begin_cycle()
@@ -252,7 +307,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._direct_path is None:
+        if self._head is None:
             super().on_body(body)
         elif self._body_bytes <= self.direct.max_body:  # type: ignore[union-attr]
             self._body.append(body)
@@ -260,14 +315,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._incomplete_since = 0.0
-        path = self._direct_path
-        if path is None:
+        head = self._head
+        if head is None:
             super().on_message_complete()
             return
-        self._direct_path = None
+        self._head = None
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
-        self._serve(path, body)
+        self._serve(head, body)
 
     def on_response_complete(self) -> None:
         if self.pipeline:
@@ -280,32 +335,32 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and cycle.response_complete and (cycle is self._turn or not cycle.more_body):  # type: ignore[comparison-overlap]
             # a connection that waits for its next request need not hold the last one
-            self.cycle = self.scope = self.headers = self._upgraded = None  # type: ignore[assignment]
+            self.cycle = self._upgraded = None  # type: ignore[assignment]
+            if not self._incomplete_since:  # else the next one has begun
+                self.scope = self.headers = None  # type: ignore[assignment]
 
     # answering
 
-    def _serve(self, path: bytes, body: bytes) -> None:
-        direct = self.direct
+    def _serve(self, head: Head, body: bytes) -> None:
+        direct, turn = self.direct, self._turn
         assert direct is not None
-        if self._body_bytes > direct.max_body:
+        if len(body) > direct.max_body:
             self.bounds.limited["body"] += 1
             outcome: Outcome = too_large(direct.max_body).reply
         else:
-            scope: Scope = {
-                "query_string": self.url.partition(b"?")[2],
-                "extensions": self.extensions,
-                "client": self.client,
-            }
-            outcome = direct.serve(path, self.headers, scope, body)
+            scope: Scope = {"query_string": head.query, "extensions": self.extensions, "client": self.client}
+            outcome = direct.serve(head, scope, body)
         if outcome is None:
-            self._begin_cycle()
-            self.cycle.body += body
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
+            self._go_through_asgi(head, body)
             return
-        turn = self._turn
         turn.response_complete = turn.disconnected = False
-        turn.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        if head.raw:
+            turn.keep_alive = True
+        else:
+            turn.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+            if self._raw and turn.keep_alive and outcome.status < 400:
+                self.server_state.heads.meet(self._raw, head)
+            self._raw = b""
         self.cycle = turn  # type: ignore[assignment]
         if type(outcome) is Reply:
             self._reply(outcome)
@@ -315,6 +370,16 @@ class Connection(HttpToolsProtocol):
         else:
             self._settled(outcome)  # type: ignore[arg-type]
 
+    def _go_through_asgi(self, head: Head, body: bytes) -> None:
+        if head.raw:  # the parser has not seen it; it ends here again, with a head of its own
+            self._parse(head.raw + body)
+            return
+        self._raw = b""
+        self._begin_cycle()
+        self.cycle.body += body
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
     def _settled(self, exchange: Pending) -> None:
         """The exchange of this turn is not WAITING any more."""
         self._exchange = None
@@ -322,6 +387,9 @@ class Connection(HttpToolsProtocol):
             self._upgrade(exchange)
             return
         answer = exchange.answer
+        if exchange.status == 200 and self._turn.keep_alive:
+            self._write(b"%b%d\r\n\r\n" % (self.server_state.ok, len(answer)), answer)
+            return
         head = b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (
             STATUS_LINE[exchange.status],
             self.server_state.dated,

@@ -28,8 +28,9 @@ from mcpd.frontdoor.asgi import (
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.event_stream import EventStream
 from mcpd.frontdoor.exchange import BatchExchange, BatchPart, Exchange, Phase, gone
+from mcpd.frontdoor.heads import Head
 from mcpd.frontdoor.http_session import HttpSession
-from mcpd.frontdoor.per_request import PER_REQUEST, Answer, PerRequest, decode, is_per_request
+from mcpd.frontdoor.per_request import PER_REQUEST, Answer, Claims, PerRequest, decode, is_per_request, is_told_by
 from mcpd.frontdoor.protocol import Outcome
 from mcpd.frontdoor.relay import View
 from mcpd.wire import eras, jsonrpc, methods
@@ -45,6 +46,7 @@ ALLOW_POST: Final[Header] = (b"allow", b"POST")
 SESSION_REVISIONS: Final = frozenset(revision.encode() for revision in eras.HANDSHAKE_REVISIONS)
 VERSION_HEADER_SINCE: Final = frozenset({"2025-06-18", "2025-11-25"})
 KNOWN: Final = ", ".join(eras.HANDSHAKE_REVISIONS)
+OF_SESSION: Final = Claims({})  # what a head is known by that names a session
 
 
 class StreamableHttp:
@@ -79,7 +81,7 @@ class StreamableHttp:
         body = await read_body(receive, headers, self._max_body)
         exchange: Exchange | Answer | None
         if is_per_request(headers, body):
-            exchange = self._per_request.accept(scope, body, view, principal)
+            exchange = self._per_request.accept(Claims(headers), scope, body, view, principal)
         elif b"mcp-session-id" not in headers:
             await self._open(scope, body, receive, send, view, principal)
             return
@@ -90,16 +92,21 @@ class StreamableHttp:
         else:
             await exchange.respond(receive, send)
 
-    def direct(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Outcome:
+    def direct(self, head: Head, scope: Scope, body: bytes, view: View, principal: Principal) -> Outcome:
         """A POST that is answered below ASGI (`protocol`); None if that is not for it."""
-        headers: Headers = scope["mcpd.headers"]
-        if is_per_request(headers, body):
+        claims: Claims | None = head.said
+        if claims is None:
+            headers: Headers = scope["mcpd.headers"]
+            newer = is_per_request(headers, body)
+            if not newer and b"mcp-session-id" not in headers:
+                return None
             media.check_post(headers)
-            return self._per_request.accept(scope, body, view, principal) or ACCEPTED
-        if b"mcp-session-id" not in headers:
-            return None
-        media.check_post(headers)
-        return self.accept(scope, body, view, principal) or ACCEPTED
+            claims = Claims(headers) if newer else OF_SESSION
+            if is_told_by(headers):
+                head.said = claims
+        if claims is OF_SESSION:
+            return self.accept(scope, body, view, principal) or ACCEPTED
+        return self._per_request.accept(claims, scope, body, view, principal) or ACCEPTED
 
     def accept(self, scope: Scope, body: bytes, view: View, principal: Principal) -> Exchange | None:
         """Take the body of a POST to a session: the exchange that will have its answer, or None if it wants none.

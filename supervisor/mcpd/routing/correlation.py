@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 from mcpd.config.registry import ServerSpec, ToolRules
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.sessions import Session
@@ -106,15 +108,14 @@ class Ask:
         self.request = b""  # method and params as one object, kept for clients that have to come back for it
 
 
-@dataclass(slots=True)
-class Parking:
+class Parking(msgspec.Struct):
     """A per-request client's call to a handshake-era child that asks the client something.
 
     `questions` are open, by the key under which the client sees them. While `handle` is set the client has been told
     `input_required`, and has to come back with it; `outcome` is the answer, if the child gave one meanwhile.
     """
 
-    questions: dict[str, Ask] = field(default_factory=dict)
+    questions: dict[str, Ask] = msgspec.field(default_factory=dict)
     collecting: bool = False
     handle: str | None = None
     until: float = 0.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from mcpd.wire import methods
 from mcpd.wire.address import View
-from mcpd.wire.jsonrpc import WireError, members, text
+from mcpd.wire.jsonrpc import Bytes, WireError, members, text
 
 _TAIL = 2048  # bytes of a large result in which `isError` is looked for: it stands behind the content, or before it
 _IS_ERROR = b'"isError"'
@@ -77,8 +78,8 @@ _BACKSLASH = 0x5C
 _NAME = b'"name"'
 _NAME_FIRST = b'{"name":"'
 _NAME_AT = len(_NAME_FIRST)
-_BY_NAME = ("name", _NAME, msgspec.json.Decoder(_Name))
-_BY_URI = ("uri", b'"uri"', msgspec.json.Decoder(_Uri))
+_BY_NAME = (_NAME, msgspec.json.Decoder(_Name))
+_BY_URI = (b'"uri"', msgspec.json.Decoder(_Uri))
 
 
 def named(method: str, params: bytes) -> str:
@@ -86,14 +87,25 @@ def named(method: str, params: bytes) -> str:
     try:
         if params.startswith(_NAME_FIRST) and method == methods.TOOLS_CALL:
             end = params.find(b'"', _NAME_AT)
-            if end > 0 and params.find(_NAME, end) < 0 and params.find(_BACKSLASH, _NAME_AT) < 0:
+            # what is not there is not found several times as fast from the end
+            if end > 0 and params.rfind(_NAME) == 1 and params.find(_BACKSLASH, _NAME_AT) < 0:
                 return params[_NAME_AT:end].decode()
-        key, quoted, decoder = _BY_URI if method == methods.RESOURCES_READ else _BY_NAME
+        quoted, decoder = _BY_URI if method == methods.RESOURCES_READ else _BY_NAME
         if params.count(quoted) == 1 and params.find(_BACKSLASH) < 0:
             return decoder.decode(params).name
-        found = members(params)
-        return text(found[key]) if key in found else ""
+        return name_of(method, members(params))
     except (msgspec.MsgspecError, WireError, ValueError):
+        return "?"
+
+
+def name_of(method: str, given: Mapping[str, Bytes]) -> str:
+    """What a request names whose params are taken apart; "?" where the server may read it otherwise."""
+    key = "uri" if method == methods.RESOURCES_READ else "name"
+    if key not in given:
+        return ""
+    try:
+        return text(given[key])
+    except (WireError, ValueError):
         return "?"
 
 

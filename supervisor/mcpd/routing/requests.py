@@ -9,7 +9,7 @@ from mcpd.routing import compact
 from mcpd.routing.correlation import Call, Parking, Phase, Rounds, Server, Upstream
 from mcpd.routing.effects import Claim, Deliver, Effect, Wake, WriteLine
 from mcpd.routing.info import ListKind
-from mcpd.routing.ledger import named, outcome_of, refusal_of
+from mcpd.routing.ledger import name_of, named, outcome_of, refusal_of
 from mcpd.routing.listening import MAX_URIS, Subscriptions
 from mcpd.routing.parking import ParkingLot, handle_of
 from mcpd.routing.rewriting import linked_uris, mint_token, rename_contents, single_initialize
@@ -125,7 +125,7 @@ class Requests:
             if server.phase is Phase.IDLE and method in self._lists:  # known, without starting it
                 return self._lists[method](call, message, at)
             if self._state.journal is not None and method in methods.INTERACTIVE:
-                call.name = named(method, bytes(message.params))
+                call.name = name_of(method, message.given) if newer else named(method, bytes(message.params))
             return self.forward(call, server, message, bytes(message.params), at, message.given if newer else None)
         except WireError as problem:  # the envelope was right: it is the params
             return self.fail(call, methods.INVALID_PARAMS, f"{method}: {problem.message}")

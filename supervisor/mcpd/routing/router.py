@@ -575,7 +575,7 @@ class Router:
 
 def party_of(principal: str, view: View) -> str:
     """All requests of one client of the per-request era."""
-    return f"{principal}@{view}"
+    return f"{principal}@{view.kind}:{view.name}"
 
 
 def _upstream(call: Call) -> Upstream:

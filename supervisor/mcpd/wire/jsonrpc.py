@@ -80,7 +80,21 @@ class Message(msgspec.Struct, gc=False):
         return self.parts
 
 
+class _Parts(msgspec.Struct, gc=False):
+    name: Raw = ABSENT
+    arguments: Raw = ABSENT
+    meta: Raw = msgspec.field(default=ABSENT, name="_meta")
+
+
+class _Call(msgspec.Struct, gc=False):
+    id: Raw
+    method: str
+    params: _Parts
+    jsonrpc: str
+
+
 _ENVELOPE = msgspec.json.Decoder(Message)
+_CALL = msgspec.json.Decoder(_Call)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _ANY = msgspec.json.Decoder()
@@ -89,6 +103,14 @@ _LARGE = 8192
 _SHALLOW = 2 * MAX_DEPTH  # every bracket that opens is closed: in a shorter frame there cannot be too many
 # {"jsonrpc":"2.0"} and, for each other member, its key, two quotes, a colon and a comma
 _BARE = 17
+_BARE_REQUEST = _BARE + 6 + 12 + 10  # with id, method and params
+_BARE_RESPONSE = _BARE + 6 + 10  # with id and result
+_BARE_PARTS = 31  # {"name":,"arguments":,"_meta":}
+_PARAMS = b'"params":{'
+_NAME_FIRST = b'{"name":'
+_META_FIRST = b'{"_meta":'
+_NAME_NEXT = b',"name":'
+_OPENING = b"{["
 _ENVELOPE_MEMBERS = frozenset({"id", "method", "params", "result", "error", "jsonrpc"})
 
 
@@ -111,15 +133,63 @@ def decode(frame: bytes) -> Message:
         return _decode_exactly(frame)
     if _LF in frame or _CR in frame:
         return decode(frame.translate(None, b"\r\n"))
-    if len(frame) > _LARGE:
-        if _opens_often(frame):
-            _check_depth(frame)
-    elif len(frame) > _SHALLOW and frame.count(b"{") + frame.count(b"[") > MAX_DEPTH:
-        _check_depth(frame)
-    if len(frame) != _compact_length(message) or _BACKSLASH in (id := bytes(message.id)):
+    length = len(frame)
+    if length > _SHALLOW:
+        _bound_depth(frame)
+    id = bytes(message.id)
+    if message.jsonrpc == "2.0" and id.isdigit() and len(id) <= MAX_ID:  # the two usual kinds of messages, quickly
+        if message.method:
+            params = message.params
+            bare = length - _BARE_REQUEST - len(id) - len(message.method)
+            if bare == len(params) and bare and memoryview(params)[0] in _OPENING:
+                return message
+        elif (bare := len(message.result)) and bare == length - _BARE_RESPONSE - len(id):
+            return message
+    if length != _compact_length(message) or _BACKSLASH in id:
         return _decode_exactly(frame)
     _check(message, id)
     return message
+
+
+def decode_call(frame: bytes) -> Message:
+    """The same as `decode`, for a request that may be large and have `name`, `arguments` and `_meta`: these are then
+    taken apart in the same pass (`given`)."""
+    if len(frame) <= _LARGE or not frame.isascii():
+        return decode(frame)
+    try:
+        call = _CALL.decode(frame)
+    except (msgspec.MsgspecError, RecursionError):
+        return decode(frame)
+    id, parts, length = bytes(call.id), call.params, len(frame)
+    name, meta = bytes(parts.name), bytes(parts.meta)
+    size = _BARE_PARTS + len(name) + len(parts.arguments) + len(meta)
+    if (
+        not (name and meta and len(parts.arguments))
+        or length != _BARE_REQUEST + len(id) + len(call.method) + size
+        or call.jsonrpc != "2.0"
+        or not (id.isdigit() and len(id) <= MAX_ID)
+        or _LF in frame
+        or _CR in frame
+    ):
+        return decode(frame)
+    _bound_depth(frame)
+    # what stands before the envelope's params holds no other key of that name: only scalars
+    at = frame.find(_PARAMS) + len(_PARAMS) - 1
+    if frame.startswith(_NAME_FIRST, at) and frame.endswith(b'"_meta":%b}' % meta, at, at + size):
+        given = {"name": parts.name, "arguments": parts.arguments, "_meta": parts.meta}
+    elif frame.startswith(_META_FIRST, at) and frame.startswith(_NAME_NEXT, at + len(_META_FIRST) + len(meta)):
+        given = {"_meta": parts.meta, "name": parts.name, "arguments": parts.arguments}
+    else:
+        return decode(frame)
+    return Message(id=call.id, method=call.method, params=Raw(frame[at : at + size]), jsonrpc="2.0", parts=given)
+
+
+def _bound_depth(frame: bytes) -> None:
+    if len(frame) > _LARGE:
+        if _opens_often(frame):
+            _check_depth(frame)
+    elif frame.count(b"{") + frame.count(b"[") > MAX_DEPTH:
+        _check_depth(frame)
 
 
 def _opens_often(frame: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Envelopes: what is accepted, what is refused and how, and that everything inside stays the bytes that came."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -195,6 +196,67 @@ def test_compact_frame_is_forwarded_byte_for_byte(params: dict[str, Any]) -> Non
     message = decode(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % raw)
     assert bytes(message.params) == raw
     assert jsonrpc.pack(members(message.params)) == raw or "\\" in raw.decode()
+
+
+CALLS = st.lists(
+    st.tuples(st.sampled_from(["name", "arguments", "_meta", "extra"]), JSON_VALUES),
+    max_size=4,
+    unique_by=lambda x: x[0],
+)
+
+
+@given(
+    CALLS,
+    st.sampled_from([5, "a", '"params":{', None, -1]),
+    st.integers(0, len(STYLES) - 1),
+    st.permutations(["jsonrpc", "id", "method", "params"]),
+    st.sampled_from(["x", "é", "\n", '"params":{"name":', "[", "\\"]),
+)
+def test_a_large_call_is_decoded_as_any_message_is(
+    params: list[tuple[str, Any]], id: Any, style: int, order: list[str], pad: str
+) -> None:
+    given = {key: {"pad": pad * 9000, "value": value} if key == "arguments" else value for key, value in params}
+    source = {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": given}
+    try:
+        frame = json.dumps({key: source[key] for key in order}, **STYLES[style]).encode()
+    except UnicodeEncodeError:
+        return
+    assert _result(jsonrpc.decode_call, frame) == _result(decode, frame)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"name":"a","arguments":%b,"_meta":{}}',
+        b'{"_meta":{},"name":"a","arguments":%b}',
+        b'{"name":"a","_meta":{},"arguments":%b}',
+        b'{"name":"a","arguments":%b,"_meta":{},"name":"b"}',
+        b'{"name":"a","arguments":%b,"_meta":{},"other":1}',
+        b'{"n\\u0061me":"a","arguments":%b,"_meta":{}}',
+        b'{"name":"a","arguments":%b}',
+        b'{"name":"a","arguments":%b,"_meta":{}',
+        b'{"name": "a","arguments":%b,"_meta":{}}',
+        b'{"name":"a","arguments":%b,\n"_meta":{}}',
+        b"[%b]",
+    ],
+)
+@pytest.mark.parametrize(
+    "frame", [b'{"jsonrpc":"2.0","id":1,"method":"m","params":%b}', b'{"params":%b,"id":1,"method":"m"}']
+)
+def test_large_calls_of_every_form(params: bytes, frame: bytes) -> None:
+    for text in (b'{"text":"%b"}' % (b"x" * 9000), b'{"params":{"name":"%b"}}' % (b"x" * 9000), b"[" * 9000):
+        whole = frame % (params % text)
+        assert _result(jsonrpc.decode_call, whole) == _result(decode, whole)
+
+
+def _result(decoder: Callable[[bytes], Message], frame: bytes) -> Any:
+    """What a decoder makes of a frame, as plain values."""
+    try:
+        message = decoder(frame)
+        given = [(key, bytes(value)) for key, value in message.given.items()]
+    except WireError as problem:
+        return problem.code, problem.id
+    return message.key, message.method, bytes(message.params), message.jsonrpc, bytes(message.extra), given
 
 
 def test_numbers_and_escapes_keep_their_spelling() -> None:
