@@ -87,10 +87,10 @@ async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyP
 
 async def test_replies_have_a_length() -> None:
     wire = Wire()
-    await Reply(200, b"abc", (asgi.TEXT,)).send(wire.send)
+    await Reply(200, b"abc", (asgi.JSON,)).send(wire.send)
     start, body = wire.sent
 
-    assert start["headers"] == [asgi.TEXT, (b"content-length", b"3")]
+    assert start["headers"] == [asgi.JSON, (b"content-length", b"3")]
     assert body["body"] == b"abc"
 
 
