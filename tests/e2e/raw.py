@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import httpx2
 
 from support.daemon import DEADLINE, Daemon
+from support.raw_stdio import RawServer
 
 INITIALIZE: dict[str, Any] = {
     "protocolVersion": "2025-11-25",
@@ -32,55 +29,14 @@ def call(identifier: object, tool: str, **arguments: Any) -> dict[str, Any]:
     return request(identifier, "tools/call", name=tool, arguments=arguments)
 
 
-class Connect:
+class Connect(RawServer):
     """A conversation with `mcpctl connect`, line by line."""
 
     def __init__(self, daemon: Daemon, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            daemon.connect_argv(*arguments),
-            env=daemon.env,
-            cwd=daemon.home,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._held = b""
-        self.others: list[dict[str, Any]] = []
-
-    def send(self, *messages: dict[str, Any] | bytes) -> None:
-        """Write messages; bytes as they are."""
-        assert self.process.stdin is not None
-        for message in messages:
-            self.process.stdin.write(message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def line(self) -> bytes:
-        """The next line, without its break; nothing at the end."""
-        assert self.process.stdout is not None
-        end = time.monotonic() + DEADLINE
-        while b"\n" not in self._held:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
-            assert ready, f"nothing came; so far {self._held!r}"
-            data = os.read(self.process.stdout.fileno(), 1 << 16)
-            if not data:
-                return b""
-            self._held += data
-        line, _, self._held = self._held.partition(b"\n")
-        return line
-
-    def answer(self, identifier: object) -> dict[str, Any]:
-        """The response to a request; what comes before it is kept in `others`."""
-        while True:
-            message: dict[str, Any] = json.loads(self.line())
-            if message.get("id") == identifier and "method" not in message:
-                return message
-            self.others.append(message)
+        super().__init__(daemon.connect_argv(*arguments), env=daemon.env, cwd=daemon.home)
 
     def initialize(self, **params: Any) -> dict[str, Any]:
-        self.send(request(0, "initialize", **{**INITIALIZE, **params}))
-        answer = self.answer(0)
-        self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        return answer
+        return super().initialize(**{**INITIALIZE, **params})
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         self.send(message)

@@ -14,18 +14,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from e2e.raw import INITIALIZE, request
 from support.certificates import write_certificate
 from support.daemon import CHILDREN, Daemon, python_server, wait_for
 from support.issuer import AUDIENCE, ISSUER, Issuer
 
 SERVERS = python_server("one", CHILDREN / "mcp_peer.py") + python_server("two", CHILDREN / "mcp_peer.py")
 ME = Issuer()
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-}
 
 
 class KeyServer:
@@ -94,7 +89,7 @@ def post(daemon: Daemon, path: str, token: str | None) -> httpx2.Response:
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
     with httpx2.Client(trust_env=False) as client:
-        return client.post(daemon.url + path, json=INITIALIZE, headers=headers)
+        return client.post(daemon.url + path, json=request(0, "initialize", **INITIALIZE), headers=headers)
 
 
 def get(daemon: Daemon, path: str) -> httpx2.Response:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
+from e2e.raw import http, request
 from support.daemon import CHILDREN, Daemon, python_server, running, wait_for
 
 LOOK = {"name": "look", "description": "Looks again.", "inputSchema": {"type": "object"}}
@@ -24,17 +24,13 @@ class Turncoat:
     def __init__(self, daemon: Daemon, file: Path) -> None:
         self.daemon = daemon
         self.file = file
-        self.headers = {**daemon.headers, "accept": "application/json, text/event-stream"}
 
     def say(self, *tools: Any) -> None:
         self.file.write_text(json.dumps({"tools": [LOOK, *tools]}))
 
     def ask(self, method: str, path: str = "/servers/one/mcp", **params: Any) -> Any:
-        with httpx2.Client(base_url=self.daemon.url, headers=self.headers, trust_env=False, timeout=10) as http:
-            first = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-            opened = http.post(path, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": first})
-            http.headers["mcp-session-id"] = opened.headers["mcp-session-id"]
-            return http.post(path, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).json()
+        with http(self.daemon, path, session=True) as client:
+            return client.post(request(1, method, **params)).json()
 
     def descriptions(self, path: str = "/servers/one/mcp") -> dict[str, str]:
         return {tool["name"]: tool["description"] for tool in self.ask("tools/list", path)["result"]["tools"]}

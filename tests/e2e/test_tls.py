@@ -12,16 +12,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from e2e.raw import INITIALIZE, request
 from support.certificates import write_certificate
 from support.daemon import CHILDREN, Daemon, python_server, running, wait_for
 
 SERVER = python_server("one", CHILDREN / "mcp_peer.py")
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +36,7 @@ def daemon(place: Path) -> Iterator[Daemon]:
 def initialize(daemon: Daemon, cert: Path) -> int:
     headers = {**daemon.headers, "accept": "application/json, text/event-stream"}
     with httpx2.Client(verify=ssl.create_default_context(cafile=cert), trust_env=False) as http:
-        return http.post(f"{daemon.url}/mcp", json=INITIALIZE, headers=headers).status_code
+        return http.post(f"{daemon.url}/mcp", json=request(0, "initialize", **INITIALIZE), headers=headers).status_code
 
 
 def shown(daemon: Daemon) -> bytes:
@@ -113,4 +108,4 @@ def _status(daemon: Daemon, source: str, forwarded: str, token: str | None = Non
     }
     transport = httpx2.HTTPTransport(local_address=source)
     with httpx2.Client(transport=transport, trust_env=False) as http:
-        return http.post(f"{daemon.url}/mcp", json=INITIALIZE, headers=headers).status_code
+        return http.post(f"{daemon.url}/mcp", json=request(0, "initialize", **INITIALIZE), headers=headers).status_code

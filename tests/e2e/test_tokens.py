@@ -8,14 +8,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from e2e.raw import INITIALIZE, request
 from support.daemon import CHILDREN, Daemon, python_server, running
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +22,7 @@ def daemon() -> Iterator[Daemon]:
 def status_of(daemon: Daemon, token: str, path: str = "/mcp") -> int:
     headers = {"authorization": f"Bearer {token}", "accept": "application/json, text/event-stream"}
     with httpx2.Client(trust_env=False) as http:
-        return http.post(daemon.url + path, json=INITIALIZE, headers=headers).status_code
+        return http.post(daemon.url + path, json=request(0, "initialize", **INITIALIZE), headers=headers).status_code
 
 
 def test_a_token_s_life(daemon: Daemon) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE = 20.0
-INITIALIZE = {
+INITIALIZE: dict[str, Any] = {
     "jsonrpc": "2.0",
     "id": 0,
     "method": "initialize",
@@ -26,15 +26,18 @@ INITIALIZE = {
 
 
 class RawServer:
-    """A child process; every line that it writes is kept as bytes."""
+    """A child process, and what it writes, line by line."""
 
     def __init__(self, argv: list[str], **popen: Any) -> None:
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen
         )
         self._buffer = b""
+        self.others: list[dict[str, Any]] = []
+        """Messages that came before answers."""
 
     def send(self, *messages: Any) -> None:
+        """Write messages; bytes as they are."""
         data = b"".join(m if isinstance(m, bytes) else json.dumps(m).encode() + b"\n" for m in messages)
         assert self.process.stdin is not None
         self.process.stdin.write(data)
@@ -46,7 +49,7 @@ class RawServer:
         end = time.monotonic() + DEADLINE
         while b"\n" not in self._buffer:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
-            assert ready, "the server wrote nothing in time"
+            assert ready, f"nothing came in time; so far {self._buffer!r}"
             data = os.read(self.process.stdout.fileno(), 1 << 16)
             if not data:
                 break
@@ -54,15 +57,16 @@ class RawServer:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def answer(self, identifier: int) -> dict[str, Any]:
-        """The response to a request; every line before it must be a message as well."""
+    def answer(self, identifier: object) -> dict[str, Any]:
+        """The response to a request; every line before it must be a message as well, and is kept in `others`."""
         while True:
             message: dict[str, Any] = json.loads(self.line())
-            if message.get("id") == identifier:
+            if message.get("id") == identifier and "method" not in message:
                 return message
+            self.others.append(message)
 
-    def initialize(self) -> dict[str, Any]:
-        self.send(INITIALIZE)
+    def initialize(self, **params: Any) -> dict[str, Any]:
+        self.send({**INITIALIZE, "params": {**INITIALIZE["params"], **params}})
         answer = self.answer(0)
         self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         return answer

@@ -216,7 +216,7 @@ def test_such_a_tool_is_told(place: Place) -> None:
 
 BASE = st.none() | st.booleans() | st.integers() | st.text()
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    BASE,
     lambda kids: st.lists(kids) | st.dictionaries(st.text(), kids),
 )
 
