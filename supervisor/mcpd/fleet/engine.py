@@ -18,7 +18,7 @@ import structlog
 
 from mcpd.clock import Clock
 from mcpd.config.registry import Registry, ServerSpec
-from mcpd.fleet import operators, status
+from mcpd.fleet import status
 from mcpd.fleet.demand import SLOTS, Demand
 from mcpd.fleet.egress import Egress
 from mcpd.fleet.era import EraMemory
@@ -53,6 +53,7 @@ from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
 from mcpd.process.tree import cookie_for
 from mcpd.sandbox.policy import LaunchPlan, SandboxFacts
+from mcpd.sandbox.probe import find_launcher
 from mcpd.sandbox.warden import Warden
 from mcpd.store.store import Store
 
@@ -123,7 +124,7 @@ class Engine:
             registry,
             self._environ,
             cookie=cookie,
-            launcher=operators.launcher_path(),
+            launcher=find_launcher(),
             egress=self._egress.socket_for,
         )
         self.packages = Packages(

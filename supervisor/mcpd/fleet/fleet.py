@@ -24,7 +24,7 @@ from mcpd.control.view import (
     Upgrade,
 )
 from mcpd.errors import NotFound, Overloaded
-from mcpd.fleet import operators, status, upkeep
+from mcpd.fleet import operators, status, tools, upkeep
 from mcpd.fleet.demand import SLOTS
 from mcpd.fleet.engine import Engine, Planner, Stage, is_down, why_absent
 from mcpd.fleet.eventlog import Feed
@@ -188,10 +188,10 @@ class Fleet(Engine):
 
     async def tools(self, name: str | None) -> list[ToolStatus]:
         names = list(self.registry.servers) if name is None else [self._spec(name).name]
-        return [tool for server in names for tool in operators.tools(self.registry, self.relay, server)]
+        return [tool for server in names for tool in tools.tools(self.registry, self.relay, server)]
 
     async def call(self, name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
-        return await operators.call(self.relay, self._spec(name), tool, arguments, timeout)
+        return await tools.call(self.relay, self._spec(name), tool, arguments, timeout)
 
     def log_path(self, name: str) -> Path:
         return self.log_file(self._spec(name).name)

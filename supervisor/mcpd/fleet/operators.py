@@ -1,44 +1,25 @@
-"""Smaller answers to operators: reload reports, sessions, tools, a call by hand, what they should know."""
+"""Smaller answers to operators: reload reports, sessions, what they should know."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from msgspec import Raw
 
 from mcpd.clock import Clock
 from mcpd.config.diff import LIVE_SETTINGS, Changes
-from mcpd.config.registry import Registry, ServerSpec
-from mcpd.control.view import ReloadReport, SessionStatus, ToolStatus
-from mcpd.errors import ClientFault
+from mcpd.config.registry import Registry
+from mcpd.control.view import ReloadReport, SessionStatus
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
 from mcpd.lifecycle.phases import Failed, Waiting
-from mcpd.routing.correlation import allowed, shown_name
-from mcpd.routing.names import public_name
 from mcpd.sandbox.policy import SandboxFacts
 from mcpd.store.store import Store
-from mcpd.wire import jsonrpc, methods
-from mcpd.wire.jsonrpc import WireError
 
 RELOAD_PATIENCE = 5.0
 """How long a reload waits to tell what became of the servers that it touched."""
 ID_SHOWN = 8
-
-
-def launcher_path() -> str | None:
-    """The program that starts script files; found without importing it, since it belongs to the workers."""
-    found = importlib.util.find_spec("mcpworker")
-    for folder in (found.submodule_search_locations or ()) if found is not None else ():
-        candidate = Path(folder) / "launcher" / "__main__.py"
-        if candidate.is_file():
-            return str(candidate)
-    return None
 
 
 # -- Reload ----------------------------------------------------------------------------------------------------------
@@ -132,57 +113,6 @@ def sessions(relay: Relay, clock: Clock) -> list[SessionStatus]:
             )
         )
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Tool:
-    name: str
-    description: str
-    schema: Raw
-
-
-def _tools_of(relay: Relay, server: str) -> Iterator[_Tool]:
-    for entry in relay.tools(server):
-        try:
-            found = jsonrpc.members(entry)
-            name = jsonrpc.text(found["name"])
-            description = jsonrpc.value_of(found.get("description", Raw(b'""')))
-        except (WireError, KeyError):
-            continue  # it is in no catalogue either, and that was told
-        yield _Tool(
-            name, description if isinstance(description, str) else "", Raw(bytes(found.get("inputSchema", b"{}")))
-        )
-
-
-def tools(registry: Registry, relay: Relay, server: str) -> list[ToolStatus]:
-    """The tools of one server that clients may use."""
-    rules = registry.servers[server].tools
-    return [
-        ToolStatus(
-            server=server,
-            name=tool.name,
-            public_name=public_name(server, shown_name(rules, tool.name), registry.frontdoor.separator),
-            description=tool.description,
-            input_schema=tool.schema,
-        )
-        for tool in _tools_of(relay, server)
-        if allowed(rules, tool.name)
-    ]
-
-
-async def call(relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, timeout: float) -> bytes:
-    """Call a tool; see `FleetView.call`."""
-    try:
-        given = jsonrpc.pack(jsonrpc.members(arguments))
-    except WireError as problem:
-        raise ClientFault(f"the arguments are no JSON object: {problem}") from None
-    if not allowed(spec.tools, tool):
-        raise ClientFault(f"servers.{spec.name}.tools does not allow {tool!r}")
-    known = [one.name for one in _tools_of(relay, spec.name)]
-    if known and tool not in known:
-        raise ClientFault(f"server {spec.name!r} has no tool {tool!r}; it has {', '.join(known)}")
-    name = jsonrpc.dump(shown_name(spec.tools, tool))
-    return await relay.call(spec.name, methods.TOOLS_CALL, b'{"name":%b,"arguments":%b}' % (name, given), timeout)
 
 
 # -- What they should know -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Carries messages between sessions and instances: the executor of the router, and what the front door knows of us.
 
-Everything here runs on the event loop's thread and returns at once; the only thing waited for is a caller of `call`.
+Everything here runs on the event loop's thread and returns at once.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias, assert_never
 
-from msgspec import Raw
-
 from mcpd.clock import Clock
 from mcpd.config.registry import Registry
-from mcpd.errors import CallTimeout, NotFound, Overloaded, ServerFault
+from mcpd.errors import NotFound, Overloaded
 from mcpd.fleet.link import InstanceLink
 from mcpd.fleet.pins import Pins
 from mcpd.routing.correlation import Call, Hold, Upstream
@@ -280,27 +278,6 @@ class Relay:
         """What was dropped, refused or late."""
         return self._state.counters
 
-    async def call(self, server: str, method: str, params: bytes, timeout: float) -> bytes:
-        """One request to a server by the operator; returns the result object.
-
-        Raises NotFound, ServerFault (also for an error answer, whose text it carries), CallTimeout, Overloaded.
-        """
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        sink = _FutureSink(answer)
-        session = self.open_session(View("server", server), "operator", "stdio", sink)
-        session.protocol_version = eras.LATEST_HANDSHAKE
-        try:
-            self.submit(session, Message(id=Raw(b"1"), method=method, params=Raw(params)), sink)
-            async with asyncio.timeout(timeout):
-                found = jsonrpc.decode(await answer)
-        except TimeoutError:
-            raise CallTimeout(f"server {server!r} did not answer {method} within {timeout:g} s") from None
-        finally:
-            self.close_session(session)
-        if len(found.error):
-            raise ServerFault(_error_text(found))
-        return bytes(found.result)
-
     async def run(self) -> None:
         """Expire what waits too long, until cancelled."""
         while True:
@@ -423,23 +400,3 @@ class Relay:
         if call is not None and self._router.unwritten(instance, number):
             why = "the server does not read its messages fast enough"
             call.sink.deliver(jsonrpc.error(call.id, methods.SERVER_UNAVAILABLE, why), True)
-
-
-class _FutureSink:
-    """Takes the one answer of an operator's call."""
-
-    def __init__(self, answer: asyncio.Future[bytes]) -> None:
-        self._answer = answer
-
-    def deliver(self, frame: bytes, final: bool) -> None:
-        if final and not self._answer.done():
-            self._answer.set_result(frame)
-
-    def end(self) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(ServerFault("the call was given up"))
-
-
-def _error_text(message: Message) -> str:
-    found = jsonrpc.value_of(message.error)
-    return str(found.get("message", found)) if isinstance(found, dict) else str(found)
