@@ -7,7 +7,7 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help start test verify conformance check cover setup clean
+.PHONY: help compiled start test verify conformance check cover setup clean
 
 help:
 	@echo "make start    run the daemon on etc/mcpd.toml in the foreground"
@@ -22,17 +22,23 @@ $(VENV)/runtime: pyproject.toml constraints.txt
 	$(PYTHON) scripts/check_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m compileall -q supervisor workers
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-start: $(VENV)/runtime
+# the byte code of an editable install is nobody's to make; where Python may not write it (PYTHONDONTWRITEBYTECODE),
+# every start would compile all of mcpd
+compiled: $(VENV)/runtime
+	@$(BIN)/python -m compileall -q supervisor workers
+
+start: compiled
 	@scripts/setup run
 	@exec $(BIN)/mcpd start --config etc/mcpd.toml
 
-setup: $(VENV)/dev
+setup: $(VENV)/dev compiled
 	@scripts/setup test
 	@scripts/peers
 
