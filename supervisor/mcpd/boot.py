@@ -7,9 +7,11 @@ while the other is done. Hence this module imports little, and the daemon only w
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mcpd.config.registry import Registry
@@ -38,7 +40,11 @@ def run(
     make_private(settings.state_dir, "daemon.state_dir")
     make_private(settings.logs_dir, "daemon.logs_dir")
     shared = settings.client_group is not None or settings.operator_group is not None
-    with RuntimeDir(settings.runtime_dir, passable=shared), ThreadPoolExecutor(1, "probe") as pool:
+    with (
+        _nothing_collected(),
+        RuntimeDir(settings.runtime_dir, passable=shared),
+        ThreadPoolExecutor(1, "probe") as pool,
+    ):
         tree.become_subreaper()
         descriptors.raise_limit()
         probed = pool.submit(probe)
@@ -50,3 +56,13 @@ def run(
         pool.shutdown()  # the thread has nothing more to do
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Daemon(adapt(registry), facts, on_ready, adapt).run())
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """What is imported stays, so there is nothing to be found. The daemon has garbage collected from when it is up."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

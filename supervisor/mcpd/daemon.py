@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -11,7 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from typing import Literal, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,28 +23,13 @@ from mcpd.audit import AuditLog, Auditor, open_log
 from mcpd.clock import SystemClock
 from mcpd.config.checks import gid_of
 from mcpd.config.registry import Registry
-from mcpd.control.api import ControlApi
 from mcpd.control.seam import FleetView
-from mcpd.control.view import ServerStatus
 from mcpd.errors import ConfigError
 from mcpd.fleet.fleet import DaemonFacts, Fleet
-from mcpd.fleet.pinning import PinOffice
 from mcpd.fleet.pins import LOCK_FILE, Pins
 from mcpd.fleet.relay import Relay
-from mcpd.frontdoor import metrics, sockets
-from mcpd.frontdoor.app import FrontDoor, Readiness
-from mcpd.frontdoor.asgi import App
-from mcpd.frontdoor.auth import Authenticator, BearerAuthenticator, OpenAuthenticator
-from mcpd.frontdoor.context import Context
-from mcpd.frontdoor.guard import Guard
-from mcpd.frontdoor.legacy_sse import LegacySse
-from mcpd.frontdoor.listener import Listener
-from mcpd.frontdoor.local_socket import LocalSocket
+from mcpd.frontdoor import lean, sockets
 from mcpd.frontdoor.peers import Peers
-from mcpd.frontdoor.protocol import Bounds
-from mcpd.frontdoor.relay import View
-from mcpd.frontdoor.streamable_http import StreamableHttp
-from mcpd.frontdoor.ticker import Ticker
 from mcpd.notify import Notifier
 from mcpd.process import tree
 from mcpd.runtime import useless_because
@@ -51,6 +38,11 @@ from mcpd.sandbox.policy import SandboxFacts
 from mcpd.store import tokens
 from mcpd.store.store import Store
 
+if TYPE_CHECKING:
+    from mcpd.doors import Doors
+
+TURNS_TO_BEGIN = 4  # of the loop, until the first servers have been started
+PINS_TOGETHER = 0.25  # seconds in which servers that are seen for the first time are written together
 DRAIN_LIMIT = 60.0  # seconds after which a shutdown gives up waiting for anything
 log = structlog.get_logger("mcpd")
 
@@ -79,6 +71,7 @@ class Daemon:
         self._hurry = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._notifier = Notifier.from_environment(os.environ)
+        self._doors: Doors | None = None
         self._parts = ExitStack()  # what has to be closed at the very end, in reverse order
 
     async def run(self) -> int:
@@ -118,10 +111,11 @@ class Daemon:
         self._sockets = self._take_sockets()
         for one in self._sockets:
             self._parts.callback(one.close)
-        self._control_socket, operators = self._unix_socket("control.sock", "operator_group")
-        self._mcp_socket, clients = self._unix_socket("mcp.sock", "client_group")
+        self._control_socket, self._operators = self._unix_socket("control.sock", "operator_group")
+        self._mcp_socket, self._clients = self._unix_socket("mcp.sock", "client_group")
         self._urls = tuple(sockets.url_of(one, tls=self._tls is not None) for one in self._sockets)
-        authenticator = self._authenticator()
+        by_token = frontdoor.auth == "token"
+        self._tokens = Tokens(settings.state_dir, self._clock.wall) if by_token else None
         self._relay = Relay(__version__, self._clock, registry)
         self.fleet = Fleet(
             registry,
@@ -139,13 +133,14 @@ class Daemon:
             adapt=self._adapt,
         )
         self._auditor = self._open_audit()
-        pins = self._relay.pins = Pins(registry.path.with_name(LOCK_FILE), self.fleet.tell)
-        self._build_front_door(authenticator, clients)
-        audit = self._audit_log.path if self._audit_log else None
-        self._control = ControlApi(self.fleet, self._tokens, audit, PinOffice(self.fleet, pins))
-        self._control_listener = Listener(
-            cast(App, self._control), [self._control_socket.socket], peers=operators, on_stop=self._control.close
+        self._pins = self._relay.pins = Pins(
+            registry.path.with_name(LOCK_FILE), self.fleet.tell, partial(self._loop.call_later, PINS_TOGETHER)
         )
+        self._parts.callback(self._pins.write)
+        if (
+            self._tls or frontdoor.auth == "jwt"
+        ):  # what is wrong with certificates and keys is said before anything runs
+            self._doors = self._make_doors()
 
     def _open_audit(self) -> Auditor | None:
         settings = self._registry.daemon
@@ -159,37 +154,6 @@ class Daemon:
         self._parts.callback(auditor.finish)
         return auditor
 
-    def _build_front_door(self, authenticator: Authenticator, clients: Peers) -> None:
-        registry = self._registry
-        self._ticker = Ticker(self._clock)
-        if self._tokens is not None:
-            self._tokens.on_gone = self._relay.end_sessions_of
-            self._ticker.callbacks.append(self._tokens.tick)
-        context = Context(self._relay, registry.frontdoor, self._ticker)
-        streamable, legacy = StreamableHttp(context), LegacySse(context)
-        app = FrontDoor(
-            context,
-            Guard(registry.frontdoor, authenticator),
-            {"mcp": streamable.handle, "sse": legacy.stream, "messages": legacy.message},
-            direct={"mcp": streamable.direct, "messages": legacy.direct},
-            endpoints=self._endpoints,
-            readiness=self._readiness,
-            sources=(self._metrics,),
-        )
-        bounds = Bounds(
-            head=registry.frontdoor.max_header,
-            request_timeout=registry.frontdoor.request_timeout,
-            connections=registry.frontdoor.max_connections,
-            limited=context.counters.limited,
-        )
-        self._listener = Listener(
-            app, self._sockets, direct=app, tls=self._tls, on_stop=context.streams.close, bounds=bounds
-        )
-        self._ticker.callbacks.append(self._refresh_tls)
-        self._local = LocalSocket(
-            self._relay, self._mcp_socket.socket, self._instance, registry.frontdoor.max_body, clients
-        )
-
     def _take_sockets(self) -> list[socket.socket]:
         """The listening sockets of the front door: inherited from a service manager, else bound here."""
         passed = [one for _, one in sockets.inherited(os.environ)]
@@ -197,13 +161,6 @@ class Daemon:
         if self._tls is None and not frontdoor.trusted_proxy:
             sockets.check_local(passed)
         return passed or sockets.bind_tcp(frontdoor.host, frontdoor.port)
-
-    def _refresh_tls(self) -> None:
-        try:
-            if self._listener.refresh_tls():
-                log.info("tls.renewed")
-        except ConfigError as problem:
-            log.error("tls.unusable", problem=str(problem), next="the certificate in use stays")
 
     def _unix_socket(self, name: str, key: str) -> tuple[sockets.UnixSocket, Peers]:
         """A socket in the runtime directory, and who may connect to it; `key` may name a group."""
@@ -216,39 +173,44 @@ class Daemon:
             log.warning("socket.of-no-use", key=key, path=str(made.path), reason=why, next=remedy)
         return made, Peers(gid=gid, key=f"daemon.{key}")
 
-    def _authenticator(self) -> Authenticator:
-        self._tokens: Tokens | None = None
-        self._keys: KeyRing | None = None
-        settings = self._registry.frontdoor
-        if settings.auth == "none":
-            return OpenAuthenticator()
-        if settings.auth == "jwt":
-            from mcpd.frontdoor.jwt import JwtAuthenticator, KeyRing
+    def _make_doors(self) -> Doors:
+        lean.import_uvicorn()
+        from mcpd import doors
 
-            self._keys = KeyRing(settings.jwt.jwks, settings.jwt.algorithms)
-            return JwtAuthenticator(settings.jwt, self._keys, self._clock.wall)
-        self._tokens = Tokens(self._registry.daemon.state_dir, self._clock.wall)
-        return BearerAuthenticator(self._tokens.verifier, self._tokens.principal_of)
+        house = doors.House(
+            self._registry,
+            self.fleet,
+            self._relay,
+            self._pins,
+            self._clock,
+            self._tokens,
+            self._audit_log,
+            self._tls,
+            self._instance,
+            self._stopping.is_set,
+        )
+        mcp, control = self._mcp_socket.socket, self._control_socket.socket
+        return doors.Doors(house, doors.Sockets(self._sockets, mcp, self._clients, control, self._operators))
 
     # running
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
-        await self._local.start()
-        self._ticker.start()
         self._tasks = [
             group.create_task(self._relay.run(), name="relay"),
             group.create_task(self._reap(), name="reaper"),
             group.create_task(self._reload_when_asked(), name="reload"),
         ]
-        if self._keys is not None:
-            self._tasks.append(group.create_task(self._keys.run(), name="jwt-keys"))
         if self._auditor is not None:
             self._tasks.append(group.create_task(self._auditor.run(), name="audit"))
         if self._registry.daemon.watch:
             self._tasks.append(group.create_task(self._watch(), name="watch"))
-        group.create_task(self._listener.serve(), name="frontdoor")
-        group.create_task(self._control_listener.serve(), name="control")
         group.create_task(self.fleet.run(), name="fleet")
+        for _ in range(TURNS_TO_BEGIN):
+            await asyncio.sleep(0)
+        self._doors = self._doors or self._make_doors()
+        await self._doors.open(group)
+        gc.freeze()  # what is there now stays until the end: it need not be looked at again and again
+        gc.enable()
         log.info("daemon.started", urls=self._urls, servers=len(self._registry.servers))
         if self._on_ready is not None:
             self._tasks.append(group.create_task(self._tell_ready(self._on_ready), name="on-ready"))
@@ -349,67 +311,8 @@ class Daemon:
             async with asyncio.timeout(DRAIN_LIMIT):
                 await self.fleet.stop_all(self._hurry)
         self._relay.end_sessions()
-        self._local.close()
-        self._listener.stop()
-        self._control_listener.stop()
-        self._ticker.stop()
+        if self._doors is not None:
+            self._doors.close()
         for task in self._tasks:
             task.cancel()
         log.info("daemon.servers-stopped", seconds=round(time.monotonic() - began, 2))
-
-    # what the front door tells of us
-
-    def _endpoints(self) -> list[View]:
-        registry = self.fleet.registry
-        return [
-            View("all"),
-            *(View("server", name) for name in registry.servers),
-            *(View("view", name) for name in registry.views),
-        ]
-
-    def _readiness(self) -> Readiness:
-        states = {status.name: status.state for status in self.fleet.servers()}
-        return Readiness(not self._stopping.is_set(), {"servers": states})
-
-    def _metrics(self) -> list[metrics.Metric]:
-        counters = self._relay.counters
-        found = [
-            metrics.single(f"mcpd_{name}", help, "counter", getattr(counters, name))
-            for name, help in (
-                ("unmatched_answers", "Answers of servers that matched no request"),
-                ("dropped_messages", "Messages that belonged to nobody any more"),
-                ("refused_asks", "Requests of servers that could not be handed to a client"),
-                ("timeouts", "Calls that were not answered in time"),
-            )
-        ]
-        found.append(
-            metrics.Metric(
-                "mcpd_calls_limited",
-                "Calls refused because a limit was reached",
-                "counter",
-                ("limit",),
-                {(limit,): count for limit, count in counters.limited.items()},
-            )
-        )
-        if self._audit_log is not None:
-            help = "Calls that are missing in the audit log"
-            found.append(metrics.single("mcpd_audit_lost", help, "counter", self._audit_log.lost))
-        statuses = self.fleet.servers()
-        for name, help, kind, value in _PER_SERVER:
-            found.append(metrics.Metric(name, help, kind, ("server",), {(one.name,): value(one) for one in statuses}))
-        help = "How often instances of the server came into the state"
-        transitions: dict[tuple[str, ...], float] = {
-            key: float(count) for key, count in self.fleet.log.transitions.items()
-        }
-        found.append(metrics.Metric("mcpd_transitions", help, "counter", ("server", "state"), transitions))
-        return found
-
-
-_PER_SERVER: tuple[tuple[str, str, Literal["counter", "gauge"], Callable[[ServerStatus], float]], ...] = (
-    ("mcpd_server_up", "Whether the server is READY", "gauge", lambda one: one.state == "READY"),
-    ("mcpd_server_restarts", "Restarts that nobody asked for", "counter", lambda one: one.restarts),
-    ("mcpd_server_calls", "Calls handed to the server", "counter", lambda one: one.calls_total),
-    ("mcpd_server_calls_in_flight", "Calls that are not answered yet", "gauge", lambda one: one.calls),
-    ("mcpd_server_rss_bytes", "Resident memory of the server's processes", "gauge", lambda one: one.rss or 0),
-    ("mcpd_server_cpu_seconds", "CPU time of the server's processes", "counter", lambda one: one.cpu or 0.0),
-)

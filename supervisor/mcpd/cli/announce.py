@@ -24,13 +24,9 @@ START_DELAY: Final = 1.0
 """For how long a server that should run may stand there as STOPPED: its turn has not come yet."""
 
 
-def announce_in_thread(client: ControlClient, log: LogStream | None) -> None:
-    """Begin to announce the running daemon on stdout. A terminal that is stopped must not stop the event loop: so this
-    is a thread of its own, and asks by the socket like everybody else."""
-    threading.Thread(target=_announce_quietly, args=(client, log), name="announcer", daemon=True).start()
-
-
-def _announce_quietly(client: ControlClient, log: LogStream | None) -> None:
+def announce_quietly(client: ControlClient, log: LogStream | None) -> None:
+    """Announce the running daemon on stdout, in a thread: a terminal that is stopped must not stop the event loop. It
+    asks by the socket like everybody else."""
     try:
         announce(client, render.console(), log)
     except (McpdError, OSError):

@@ -18,7 +18,14 @@ def mcpctl() -> int:
 
 
 def mcpd() -> int:
-    """`mcpd`: the daemon."""
+    """`mcpd`: the daemon, which is not to wait for what only other commands need."""
+    if sys.argv[1:2] == ["start"]:
+        import os
+
+        from mcpd.cli import start
+
+        if (options := start.options_of(sys.argv[2:], os.environ)) is not None:
+            return start.main(options)
     from mcpd.cli.mcpd import app
 
     app()

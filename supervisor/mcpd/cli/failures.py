@@ -10,6 +10,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
+from mcpd.cli.logstream import print_what_can_be
 from mcpd.control.client import NoDaemon, Refused
 from mcpd.errors import ConfigError, McpdError
 
@@ -39,27 +40,34 @@ class Commands(TyperGroup):
     """A program whose errors become one message on stderr and an exit code, and never a traceback."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # a terminal that has no arrows gets question marks
+        print_what_can_be()
         return super().main(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
+        except (KeyboardInterrupt, McpdError, OSError) as error:
+            raise typer.Exit(answer(str(ctx.info_name), error)) from None
+
+
+def answer(program: str, error: BaseException) -> int:
+    """Say what went wrong; returns the exit code. What is no error of the user's or the machine's is raised again."""
+    match error:
+        case KeyboardInterrupt():
+            return INTERRUPTED
+        case BrokenPipeError():
             # Whoever read our output has seen enough; Python's own flush at exit must not complain of it either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FAILED) from None
-        except McpdError as error:
-            complain(str(ctx.info_name), error)
-            raise typer.Exit(exit_code(error)) from None
-        except OSError as error:
+            return FAILED
+        case McpdError():
+            complain(program, error)
+            return exit_code(error)
+        case OSError():
             name = f"{error.filename}: " if error.filename else ""
-            complain(str(ctx.info_name), Failed(f"{name}{error.strerror or error}"))
-            raise typer.Exit(FAILED) from None
+            complain(program, Failed(f"{name}{error.strerror or error}"))
+            return FAILED
+        case _:
+            raise error
 
 
 def exit_code(error: McpdError) -> int:

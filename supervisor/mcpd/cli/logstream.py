@@ -1,15 +1,23 @@
-"""Where the daemon's own log goes: a stream that never fails, for a log must not end what it tells of."""
+"""Where the daemon's own log goes: streams that never fail, for a log must not end what it tells of."""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 KEEP: Final = 2
+
+
+def print_what_can_be() -> None:
+    """A terminal that has no arrows gets question marks, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 class LogStream(io.TextIOBase):

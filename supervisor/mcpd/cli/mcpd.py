@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, cast
+from typing import Annotated
 
 import typer
 
 from mcpd.cli.failures import BAD_CONFIG, Commands, complain
 from mcpd.cli.options import Config, Json, Operator, Socket
-
-if TYPE_CHECKING:
-    from mcpd.config.registry import Registry
 
 app = typer.Typer(
     name="mcpd",
@@ -44,51 +40,10 @@ def start(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the log.")] = False,
 ) -> None:
     """Start the daemon and its servers."""
-    registry = _load(config)
-    if detach:
-        from mcpd.cli.detach import detach as run_detached
+    from mcpd.cli.start import Options
+    from mcpd.cli.start import start as start_with
 
-        run_detached(registry, unsandboxed=unsandboxed, log_file=log_file, quiet=quiet)
-        return
-    raise typer.Exit(_run(registry, log_file, quiet, _without_sandbox if unsandboxed else _as_it_is))
-
-
-def _load(config: Path | None) -> Registry:
-    """The registry, without what is wrong with single servers: those fail alone, when they are started."""
-    from mcpd.config.load import find_registry, load
-
-    return load(find_registry(config, os.environ), os.environ, tolerate_missing=True)
-
-
-def _as_it_is(registry: Registry) -> Registry:
-    return registry
-
-
-def _without_sandbox(registry: Registry) -> Registry:
-    from mcpd.config.registry import SandboxSpec
-
-    bare = SandboxSpec(profile="unsandboxed")
-    servers = {name: spec.model_copy(update={"sandbox": bare}) for name, spec in registry.servers.items()}
-    return registry.model_copy(update={"servers": servers})
-
-
-def _run(registry: Registry, log_file: Path | None, quiet: bool, adapt: Callable[[Registry], Registry]) -> int:
-    from mcpd import boot, logs
-    from mcpd.cli.announce import announce_in_thread
-    from mcpd.cli.logstream import LogFile, LogStream
-    from mcpd.control.client import ControlClient
-    from mcpd.control.messages import SOCKET_NAME
-    from mcpd.control.seam import FleetView
-
-    stream = LogStream(sys.stderr)
-    sink = cast(TextIO, LogFile(log_file) if log_file is not None else stream)
-    logs.configure(registry.daemon.log_level, registry.daemon.log_format, sink)
-
-    async def on_ready(fleet: FleetView) -> None:
-        if not quiet:
-            announce_in_thread(ControlClient(registry.daemon.runtime_dir / SOCKET_NAME), stream)
-
-    return boot.run(registry, on_ready, adapt)
+    raise typer.Exit(start_with(Options(config, detach, unsandboxed, log_file, quiet)))
 
 
 @app.command()

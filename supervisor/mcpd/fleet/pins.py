@@ -62,14 +62,22 @@ class Difference:
 class Pins:
     """`review` is asked about each catalogue before clients see it. `tell` takes (server, text) of each event."""
 
-    def __init__(self, path: Path, tell: Callable[[str, str], None] = lambda server, text: None) -> None:
-        """Raises nothing: a lock file that cannot be read is told, and left alone."""
+    def __init__(
+        self,
+        path: Path,
+        tell: Callable[[str, str], None] = lambda server, text: None,
+        soon: Callable[[Callable[[], None]], object] = lambda write: write(),
+    ) -> None:
+        """`soon` calls what it gets a moment later: servers that are seen first come in swarms, and are written
+        together. Raises nothing: a lock file that cannot be read is told, and left alone."""
         self.path = path
         self.tell = tell
         self._broken = ""
         self._pinned: dict[str, Pinned] = {}
         self._seen: dict[str, Pinned] = {}
         self._told: dict[str, str] = {}
+        self._soon = soon
+        self._unwritten: list[str] = []
         self._read()
 
     # what the relay asks
@@ -89,6 +97,8 @@ class Pins:
         before = self._pinned.get(spec.name)
         if before is None:
             self._pin(spec.name, now)
+            if len(self._unwritten) == 1:
+                self._soon(self.write)
             before = now
         if before.sha256 != now.sha256:
             self._tell_once(spec, before, now)
@@ -125,8 +135,26 @@ class Pins:
         if now is None:
             return False
         self._pin(server, now)
+        self.write()
         self._told.pop(server, None)
         return True
+
+    def write(self) -> None:
+        """Write what is pinned and not in the file yet, if anything is."""
+        servers, self._unwritten = self._unwritten, []
+        if not servers:
+            return
+        content = msgspec.json.format(msgspec.json.encode(_LockFile(VERSION, self._pinned)), indent=1) + b"\n"
+        aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
+        try:
+            aside.write_bytes(content)
+            os.replace(aside, self.path)
+        except OSError as problem:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            log.error("pins.unwritten", path=str(self.path), reason=problem.strerror)
+            for server in servers:
+                self.tell(server, f"it is pinned until the daemon ends only: {self.path}: {problem.strerror}")
 
     # in here
 
@@ -148,18 +176,8 @@ class Pins:
 
     def _pin(self, server: str, now: Pinned) -> None:
         self._pinned[server] = now
-        if self._broken:
-            return
-        content = msgspec.json.format(msgspec.json.encode(_LockFile(VERSION, self._pinned)), indent=1) + b"\n"
-        aside = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
-        try:
-            aside.write_bytes(content)
-            os.replace(aside, self.path)
-        except OSError as problem:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            log.error("pins.unwritten", path=str(self.path), reason=problem.strerror)
-            self.tell(server, f"it is pinned until the daemon ends only: {self.path}: {problem.strerror}")
+        if not self._broken:
+            self._unwritten.append(server)
 
     def _read(self) -> None:
         try:

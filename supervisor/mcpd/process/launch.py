@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -201,12 +202,24 @@ def _start(plan: LaunchPlan, cookie: str, ends: _Ends, data: list[int]) -> int:
 
 
 def _seal() -> None:
-    """Have no other descriptor inherited: Python opens its own that way, but those from before the start are not."""
+    """Have no other descriptor inherited: Python opens its own that way, but those from before the start, and some of
+    libraries, are not."""
+    if _close_range is not None and not _close_range(3, _LAST_FD, _CLOSE_RANGE_CLOEXEC):
+        return
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         with contextlib.suppress(OSError):
             if fd > 2 and os.get_inheritable(fd):
                 os.set_inheritable(fd, False)
+
+
+_LAST_FD = 2**32 - 1
+_CLOSE_RANGE_CLOEXEC = 4
+_close_range = getattr(
+    ctypes.CDLL(None), "close_range", None
+)  # glibc 2.34; before linux 5.11 it fails (close_range(2))
+if _close_range is not None:
+    _close_range.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
 
 
 def _pidfd(pid: int) -> int:

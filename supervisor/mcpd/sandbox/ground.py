@@ -121,7 +121,7 @@ class Survey:
 
     def _path_files(self, prefix: str) -> None:
         """Directories outside that an environment adds to its module path (site, "*.pth"): editable installs."""
-        for file in glob.glob(f"{glob.escape(prefix)}/lib/python*/site-packages/*.pth")[:MOST_ENTRIES]:
+        for file in _path_files(prefix):
             with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="replace") as lines:
                 for line in lines:
                     entry = os.path.join(os.path.dirname(file), line.strip())
@@ -307,6 +307,23 @@ def _in_system(path: str) -> bool:
 
 def _within(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory + "/")
+
+
+def _path_files(prefix: str) -> list[str]:
+    """{prefix}/lib/python*/site-packages/*.pth (glob would match a pattern with each of some hundred names)."""
+    found: list[str] = []
+    for version in _names(f"{prefix}/lib"):
+        if version.startswith("python"):
+            folder = f"{prefix}/lib/{version}/site-packages"
+            found += [f"{folder}/{name}" for name in _names(folder) if name.endswith(".pth") and name[0] != "."]
+    return found[:MOST_ENTRIES]
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def _pyvenv(directory: str) -> list[tuple[str, str]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Final
@@ -13,6 +14,7 @@ from mcpd.sandbox.policy import Identity
 
 FIRST, LAST = 61184, 65519
 """systemd.io/UIDS-GIDS: the range of DynamicUser=."""
+LOOK_EVERY: Final = 1.0
 _SYSTEMD: Final = "/run/systemd/dynamic-uid"
 
 
@@ -24,6 +26,8 @@ class Users:
         self._run_as = run_as
         self._salt = salt
         self._given: dict[str, int] = {}
+        self._seen: frozenset[int] = frozenset()
+        self._looked_at = float("-inf")
 
     def of(self, server: str) -> Identity:
         """Raises SpawnError: there is no such user, it is root, or all uids of the range are taken."""
@@ -48,11 +52,19 @@ class Users:
         return Identity(found.pw_uid, found.pw_gid)
 
     def _unused(self, server: str) -> int:
-        taken = {*self._given.values(), *_running(), *_registered()}
+        taken = {*self._given.values(), *self._others()}
         for uid in _candidates(f"{self._salt}:{server}"):
             if uid not in taken and not os.path.exists(f"{_SYSTEMD}/{uid}"):
                 return uid
         raise SpawnError("resources", f"no uid from {FIRST} to {LAST} is free")
+
+    def _others(self) -> frozenset[int]:
+        """Uids that are somebody's. A daemon asks for all of its servers at once, and a look at every process takes
+        time: so it is looked once for those."""
+        now = time.monotonic()
+        if now >= self._looked_at + LOOK_EVERY:
+            self._seen, self._looked_at = frozenset((*_running(), *_registered())), now
+        return self._seen
 
 
 def _candidates(text: str) -> Iterator[int]:

@@ -8,6 +8,7 @@ they fall back. Calls by another architecture's numbers (i386, x32) end the proc
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def denied(variant: Variant = "default") -> frozenset[str]:
     return plain - _NEEDED_BY_CHROMIUM if variant == "chromium" else plain
 
 
+@functools.cache
 def base_filter(arch: Architecture, variant: Variant = "default") -> bytes:
     """The filter for everything inside. `chromium`: new namespaces stay possible, for a browser's own sandbox."""
     rules = [
@@ -72,6 +74,7 @@ def base_filter(arch: Architecture, variant: Variant = "default") -> bytes:
     return _pack((*_preamble(arch), *rules, _return(_ALLOW)))
 
 
+@functools.cache
 def no_unix_filter(arch: Architecture) -> bytes:
     """On top of it for a server that has a proxy beside it: no unix sockets but connected pairs of streams.
 
