@@ -213,20 +213,20 @@ def test_template_matches(template: str, uri: str, parameters: dict[str, str] | 
     def fn(**_: str) -> None: ...
 
     made = ResourceTemplate.__new__(ResourceTemplate)
-    from mcpworker.components.template import _Matcher
+    from mcpworker.components.template import Matcher
 
-    made._matcher = _Matcher(template)
+    made._matcher = Matcher(template)
     assert made.matches(uri) == parameters
 
 
 @pytest.mark.timeout(10)
 def test_matching_takes_no_time_whatever_the_uri() -> None:
-    from mcpworker.components.template import _Matcher
+    from mcpworker.components.template import Matcher
 
     for template in ("a://{x}-{y}-{z}/end", "a://{path*}/a/{y}/end", "a://{a}/{b}/{c*}/x"):
         for part in ("-", "a/", "/", "x-"):
-            assert _Matcher(template).match("a://" + part * 3000) is None
-    assert _Matcher("a://{path*}").match("a://" + "x" * 9000) is None
+            assert Matcher(template).match("a://" + part * 3000) is None
+    assert Matcher("a://{path*}").match("a://" + "x" * 9000) is None
 
 
 @pytest.mark.parametrize(

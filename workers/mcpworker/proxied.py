@@ -9,7 +9,7 @@ import mcp_types as types
 
 from mcpworker.components.prompts import Prompt
 from mcpworker.components.resources import Resource
-from mcpworker.components.template import ResourceTemplate, _Matcher
+from mcpworker.components.template import Matcher, ResourceTemplate
 from mcpworker.components.tools import Tool
 from mcpworker.context import Context
 from mcpworker.errors import ResourceError
@@ -146,10 +146,10 @@ class ProxyTemplate(ResourceTemplate):
         return self._template.model_copy(update={"uri_template": uri_template or self.uri_template})
 
 
-def _matcher(uri_template: str) -> _Matcher | None:
+def _matcher(uri_template: str) -> Matcher | None:
     """A template of which this framework cannot make sense matches nothing; the backend may know better."""
     try:
-        return _Matcher(uri_template)
+        return Matcher(uri_template)
     except ValueError:
         return None
 

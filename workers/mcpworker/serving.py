@@ -41,9 +41,9 @@ class Serving:
 
     async def run_async(self, transport: str | None = None, **transport_options: Any) -> None:
         """As `run`, inside a running event loop."""
-        from mcpworker import serve
+        from mcpworker import transports
 
-        serve.was_used = True  # also where a subclass serves in its own way
+        transports.was_used = True  # also where a subclass serves in its own way
         match transport or "stdio":
             case "stdio":
                 await self.run_stdio_async(**transport_options)
@@ -56,17 +56,17 @@ class Serving:
 
     async def run_stdio_async(self) -> None:
         """Serve one client on standard input and output, until the input ends."""
-        from mcpworker import serve
+        from mcpworker import transports
 
-        await serve.stdio(self)
+        await transports.stdio(self)
 
     async def run_sse_async(
         self, host: str | None = None, port: int | None = None, log_level: str | None = None, **options: Any
     ) -> None:
         """Serve by HTTP+SSE until the process is told to end; what is not given comes from the settings."""
-        from mcpworker import serve
+        from mcpworker import transports
 
-        await serve.http(self, self.sse_app(host=host or self.settings.host, **options), host, port, log_level)
+        await transports.http(self, self.sse_app(host=host or self.settings.host, **options), host, port, log_level)
 
     async def run_streamable_http_async(
         self,
@@ -77,23 +77,23 @@ class Serving:
         **options: Any,
     ) -> None:
         """Serve by Streamable HTTP until the process is told to end; what is not given comes from the settings."""
-        from mcpworker import serve
+        from mcpworker import transports
 
         app = self.streamable_http_app(path=path, host=host or self.settings.host, **options)
-        await serve.http(self, app, host, port, log_level)
+        await transports.http(self, app, host, port, log_level)
 
     run_http_async = run_streamable_http_async
 
     def sse_app(self, **options: Any) -> "Starlette":
         """The ASGI application that serves HTTP+SSE."""
-        from mcpworker import serve
+        from mcpworker import transports
 
-        return serve.sse_app(self, **options)
+        return transports.sse_app(self, **options)
 
     def streamable_http_app(self, **options: Any) -> "Starlette":
         """The ASGI application that serves Streamable HTTP."""
-        from mcpworker import serve
+        from mcpworker import transports
 
-        return serve.streamable_http_app(self, **options)
+        return transports.streamable_http_app(self, **options)
 
     http_app = streamable_http_app

@@ -19,7 +19,7 @@ from mcpworker.signature import Function, docstring
 if TYPE_CHECKING:
     from mcpworker.context import Context
 
-__all__ = ["ResourceTemplate", "template_parameters"]
+__all__ = ["Matcher", "ResourceTemplate", "template_parameters"]
 
 _SIMPLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\*?)\}")
 _MAX_URI = 8192
@@ -31,10 +31,10 @@ def template_parameters(uri: str) -> set[str]:
     Raises:
         ValueError: the braces make no template.
     """
-    return set(_Matcher(uri).names)
+    return set(Matcher(uri).names)
 
 
-class _Matcher:
+class Matcher:
     """Finds the parameters in a URI.
 
     `{x}` is one path segment or a part of it, `{x*}` any number of segments; every form of RFC 6570 that can be
@@ -118,7 +118,7 @@ class ResourceTemplate(Described):
         )
         self.mime_type = check_mime_type(mime_type, uri_template)
         self.annotations = annotations
-        self._matcher = _Matcher(uri_template)
+        self._matcher = Matcher(uri_template)
         self._check_parameters()
 
     @property
@@ -150,7 +150,7 @@ class ResourceTemplate(Described):
         """The same template under another URI template with the same parameters."""
         copied = copy.copy(self)
         copied.uri_template = uri_template
-        copied._matcher = _Matcher(uri_template)
+        copied._matcher = Matcher(uri_template)
         return copied
 
     async def contents(

@@ -120,8 +120,8 @@ def load(path: str, name: str) -> "ModuleType":
 def _run_program(path: str) -> None:
     """Run a script as a program; where it only defines a server and does not run it, run that."""
     module = load(path, "__main__")
-    serve = sys.modules.get("mcpworker.serve")
-    if "mcpworker.server" in sys.modules and not (serve and serve.was_used):
+    transports = sys.modules.get("mcpworker.transports")
+    if "mcpworker.server" in sys.modules and not (transports and transports.was_used):
         fastmcp = sys.modules["mcpworker.server"].FastMCP
         for name in _USUAL_NAMES:
             if isinstance(server := getattr(module, name, None), fastmcp):

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from mcpworker import FastMCP
-from mcpworker.serve import _security_for
+from mcpworker.transports import _security_for
 from support.http_server import free_port, wait_for_port
 from support.in_memory import logged
 from support.worker_clients import SCRIPTS, Recorder, connected

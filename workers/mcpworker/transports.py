@@ -1,4 +1,4 @@
-"""Serving: standard input and output, HTTP+SSE, Streamable HTTP."""
+"""How a server reaches its clients: standard input and output, HTTP+SSE, Streamable HTTP."""
 
 from typing import TYPE_CHECKING, Any
 
