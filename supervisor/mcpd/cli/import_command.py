@@ -50,7 +50,7 @@ def import_servers(
     They run as they did: unsandboxed, unless --profile says otherwise. What looks like a secret becomes a file in the
     secrets directory.
     """
-    from mcpd.cli.importing import Wishes, convert, entries_of, other_projects
+    from mcpd.cli.import_entries import Wishes, convert, entries_of, other_projects
     from mcpd.cli.newest import newest
 
     if undo == (source is not None):
@@ -158,27 +158,27 @@ class _Import:
             typer.echo(f"  not converted: {title}: {reason}", err=True)
 
     def _write(self, change: Edit, converted: Sequence[Any]) -> None:
-        from mcpd.cli import imported
+        from mcpd.cli import import_note
         from mcpd.config import rewrite
 
         secrets_dir = self._secrets_dir(change)
         secrets = {file: value for one in converted for file, value in one.secrets.items()}
-        made = imported.write_secrets(secrets_dir, secrets)
+        made = import_note.write_secrets(secrets_dir, secrets)
         try:
-            backup = rewrite.write(change, imported.BACKUP, like=self._path)
+            backup = rewrite.write(change, import_note.BACKUP, like=self._path)
         except BaseException:
-            imported.remove_secrets(made)
+            import_note.remove_secrets(made)
             raise
         names = [one.name for one in converted]
-        imported.remember(self._path, imported.note_of(self._source, change, backup, made, names))
+        import_note.remember(self._path, import_note.note_of(self._source, change, backup, made, names))
         for secret in made:
             typer.echo(f"{secret}: the secret of a server, mode 0600")
         typer.echo(f"{change.file}: {len(names)} added; `mcpctl import --undo` takes them out again")
 
         def take_back() -> None:
             rewrite.take_back(change)
-            imported.remove_secrets(made)
-            imported.forget(self._path)
+            import_note.remove_secrets(made)
+            import_note.forget(self._path)
 
         reload(self._operator, self._path, take_back, names)
 
@@ -194,14 +194,14 @@ def _is_about(key: str, name: str) -> bool:
 
 
 def _undo_import(operator: Operator, path: Path, dry_run: bool) -> None:
-    from mcpd.cli import imported
+    from mcpd.cli import import_note
     from mcpd.config import edit, rewrite
 
-    note = imported.noted(path)
+    note = import_note.noted(path)
     if note is None:
         raise Failed(f"{path}: no import is noted beside it", "`mcpctl remove NAME` takes out one server")
     try:
-        change = imported.undoing(path, note)
+        change = import_note.undoing(path, note)
     except NotFound:
         change = None
     if change is not None:
@@ -211,7 +211,7 @@ def _undo_import(operator: Operator, path: Path, dry_run: bool) -> None:
             typer.echo(change.diff(), nl=False)
             return
         rewrite.write(change)
-    imported.remove_secrets(note.secrets)
-    imported.forget(path)
+    import_note.remove_secrets(note.secrets)
+    import_note.forget(path)
     typer.echo(f"{note.file}: as before the import of {note.source}")
     reload(operator, path, None, ())

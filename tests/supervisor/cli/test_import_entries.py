@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcpd.cli.failures import Failed
-from mcpd.cli.importing import Wishes, convert, entries_of, looks_secret, other_projects
+from mcpd.cli.import_entries import Wishes, convert, entries_of, looks_secret, other_projects
 
 HOME = Path("/home/ann")
 
