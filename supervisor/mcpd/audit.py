@@ -197,7 +197,7 @@ def _rest(entry: Entry) -> bytes:
     """A line from behind its times."""
     line = AuditLine(
         at="",
-        principal=_clean(entry.principal),
+        principal=_clean(_user(entry.principal)),
         session=entry.session[:SESSION_SHOWN],
         transport=entry.transport,
         view=str(entry.view),
@@ -208,6 +208,11 @@ def _rest(entry: Entry) -> bytes:
         code=entry.code,
     )
     return _LINE.encode(line).removeprefix(b'{"at":"",')
+
+
+def _user(principal: str) -> str:
+    """The connections of a user of this machine are told apart (`local:1000#7`) where that matters; here it is who."""
+    return principal.partition("#")[0] if principal.startswith("local:") else principal
 
 
 def _moment(at: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ class Office:
     """The operators' API, made when the first of them comes: a daemon that nobody asks is smaller, and sooner up."""
 
     def __init__(self, house: House) -> None:
+        self.limited: Counter[str] = Counter()  # what was refused or ended, by the bound that was reached
         self._house = house
         self._api: ControlApi | None = None
         self._closed = False
@@ -100,7 +102,7 @@ class Office:
 
         house = self._house
         audit = house.audit.path if house.audit else None
-        api = ControlApi(house.fleet, house.tokens, audit, PinOffice(house.fleet, house.pins))
+        api = ControlApi(house.fleet, house.tokens, audit, PinOffice(house.fleet, house.pins), self.limited)
         if self._closed:
             api.close()
         return api
@@ -141,11 +143,20 @@ class Doors:
         )
         self._ticker.callbacks.append(self._refresh_tls)
         self._local = LocalSocket(
-            house.relay, sockets.mcp, house.instance, registry.frontdoor.max_body, sockets.clients
+            house.relay,
+            sockets.mcp,
+            house.instance,
+            registry.frontdoor.max_body,
+            sockets.clients,
+            registry.frontdoor.max_sessions,
         )
         self._office = Office(house)
         self._control_listener = Listener(
-            self._office, [sockets.control], peers=sockets.operators, on_stop=self._office.close
+            self._office,
+            [sockets.control],
+            peers=sockets.operators,
+            on_stop=self._office.close,
+            bounds=Bounds(limited=self._office.limited),
         )
 
     async def open(self, group: asyncio.TaskGroup) -> None:
@@ -211,15 +222,12 @@ class Doors:
                 ("timeouts", "Calls that were not answered in time"),
             )
         ]
-        found.append(
-            metrics.Metric(
-                "mcpd_calls_limited",
-                "Calls refused because a limit was reached",
-                "counter",
-                ("limit",),
-                {(limit,): count for limit, count in counters.limited.items()},
-            )
-        )
+        for name, help, limited in (
+            ("calls", "Calls refused because a limit was reached", counters.limited),
+            ("local", "Refused or ended at mcp.sock because a limit was reached", self._local.limited),
+            ("control", "Refused or ended at control.sock because a limit was reached", self._office.limited),
+        ):
+            found.append(metrics.by(f"mcpd_{name}_limited", help, "limit", limited))
         if self._house.audit is not None:
             help = "Calls that are missing in the audit log"
             found.append(metrics.single("mcpd_audit_lost", help, "counter", self._house.audit.lost))

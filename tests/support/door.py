@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,6 +19,7 @@ from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.guard import Guard
 from mcpd.frontdoor.legacy_sse import LegacySse
 from mcpd.frontdoor.listener import Listener
+from mcpd.frontdoor.protocol import Bounds
 from mcpd.frontdoor.sockets import bind_tcp, url_of
 from mcpd.frontdoor.streamable_http import StreamableHttp
 from mcpd.frontdoor.ticker import Ticker
@@ -67,10 +69,11 @@ async def open_door(
     *servers: str,
     views: dict[str, tuple[str, ...]] | None = None,
     grants: Mapping[str, Grants] | None = None,
+    tls: tuple[Path, Path] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Door]:
     """Serve `servers` ("one" if none is named) until the block ends. `grants`: what further tokens may use, by token,
-    which is the name of its owner too."""
+    which is the name of its owner too. `tls`: certificate and key."""
     made = registry(*(servers or ("one",)), views=views, **settings)
     relay, children = relay_for(made)
     clock = HandClock()
@@ -89,9 +92,15 @@ async def open_door(
     )
 
     sockets = bind_tcp("127.0.0.1", 0)
-    listener = Listener(app, sockets, direct=app, on_stop=relay.end_sessions, grace=2.0)
+    bounds = Bounds(
+        head=made.frontdoor.max_header,
+        request_timeout=made.frontdoor.request_timeout,
+        connections=made.frontdoor.max_connections,
+        limited=context.counters.limited,
+    )
+    listener = Listener(app, sockets, direct=app, tls=tls, on_stop=relay.end_sessions, grace=2.0, bounds=bounds)
     door = Door(context, listener, relay, children)
-    door.url, door.port = url_of(sockets[0]), sockets[0].getsockname()[1]
+    door.url, door.port = url_of(sockets[0], tls=tls is not None), sockets[0].getsockname()[1]
     door.clock, door.app = clock, app
     try:
         async with asyncio.TaskGroup() as group:

@@ -17,6 +17,8 @@ LIVE_KEYS: Final = frozenset(
         "idle_timeout",
         "start_timeout",
         "call_timeout",
+        "request_rate",
+        "request_burst",
         "restart",
         "restart_delay",
         "restart_max_delay",
@@ -37,7 +39,15 @@ LIVE_KEYS: Final = frozenset(
 
 # Settings that the router takes over with the registry.
 LIVE_SETTINGS: Final = frozenset(
-    {"frontdoor.separator", "frontdoor.call_timeout", "frontdoor.max_call_time", "frontdoor.input_timeout"}
+    {
+        "frontdoor.separator",
+        "frontdoor.call_timeout",
+        "frontdoor.max_call_time",
+        "frontdoor.input_timeout",
+        "frontdoor.max_in_flight",
+        "frontdoor.request_rate",
+        "frontdoor.request_burst",
+    }
 )
 
 

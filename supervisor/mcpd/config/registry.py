@@ -247,6 +247,8 @@ class ServerSpec(Table):
     roots: tuple[str, ...] = ()
     start_timeout: PositiveDuration = 30.0
     call_timeout: PositiveDuration = 300.0
+    request_rate: Number = Field(default=0, ge=0)
+    request_burst: Int = Field(default=100, ge=1)
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
     restart_delay: Duration = Field(default=0.5, ge=0.001)
     restart_max_delay: Duration = Field(default=60.0, ge=0.001)

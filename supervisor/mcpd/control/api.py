@@ -6,6 +6,7 @@ Who may connect is settled before this: by the mode of the socket, and by its li
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -74,13 +75,16 @@ class ControlApi:
         tokens: TokenDesk | None = None,
         audit: Path | None = None,
         pins: PinDesk | None = None,
+        limited: Counter[str] | None = None,
     ) -> None:
+        """`limited` counts what is refused, by the bound that was reached."""
         self._pin_desk = pins
         self._fleet = fleet
         self._audit_file = audit
         self._desk = tokens
         self._closing = asyncio.Event()
         self._streams = 0
+        self._limited = Counter[str]() if limited is None else limited
         self._app: ASGIApp = Starlette(routes=self._routes(), exception_handlers=_HANDLERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,18 +141,18 @@ class ControlApi:
         return self._stream(_log_chunks(tail, lines, query.follow), "text/plain; charset=utf-8", tail.close)
 
     async def _upgrade(self, request: Request) -> Response:
-        asked = await _body(request, UpgradeRequest)
+        asked = await self._body(request, UpgradeRequest)
         return _json(await self._fleet.upgrade(request.path_params["name"], asked.version))
 
     async def _prune(self, request: Request) -> Response:
-        asked = await _body(request, PruneRequest)
+        asked = await self._body(request, PruneRequest)
         return _json(Pruned(await self._fleet.prune(asked.server)))
 
     async def _isolation(self, request: Request) -> Response:
         return _json(Isolations(self._fleet.isolation()))
 
     async def _reload(self, request: Request) -> Response:
-        asked = await _body(request, ReloadRequest)
+        asked = await self._body(request, ReloadRequest)
         return _json(await self._fleet.reload(asked.dry_run))
 
     async def _events(self, request: Request) -> ASGIApp:
@@ -164,7 +168,7 @@ class ControlApi:
         return _json(Tools(await self._fleet.tools(_query(request, ToolsQuery).server)))
 
     async def _call(self, request: Request) -> Response:
-        asked = await _body(request, CallRequest)
+        asked = await self._body(request, CallRequest)
         arguments = bytes(asked.arguments).translate(None, b"\r\n")  # between tokens only: the JSON has been checked
         if not arguments.lstrip().startswith(b"{"):
             raise ClientFault("arguments: a JSON object is needed")
@@ -206,7 +210,7 @@ class ControlApi:
         return _json(Tokens(self._tokens_desk.list()))
 
     async def _create_token(self, request: Request) -> Response:
-        return _json(NewToken(self._tokens_desk.create(await _body(request, TokenRequest))))
+        return _json(NewToken(self._tokens_desk.create(await self._body(request, TokenRequest))))
 
     async def _revoke_token(self, request: Request) -> Response:
         self._tokens_desk.revoke(request.path_params["name"])
@@ -219,9 +223,19 @@ class ControlApi:
         self._fleet.request_shutdown()
         return _json(Accepted())
 
+    async def _body(self, request: Request, kind: type[T]) -> T:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                self._limited["body"] += 1
+                raise HTTPException(413, f"the body is over {MAX_BODY} bytes")
+        return msgspec.json.decode(bytes(body) or b"{}", type=kind)
+
     def _stream(self, chunks: AsyncGenerator[bytes, None], media_type: str, close: Callable[[], None]) -> ASGIApp:
         if self._streams >= MAX_STREAMS:
             close()
+            self._limited["streams"] += 1
             raise Overloaded(f"{MAX_STREAMS} followers of events and logs are connected: end one of them")
         self._streams += 1
 
@@ -268,15 +282,6 @@ def _json(content: object, status: int = 200) -> Response:
 
 def _query(request: Request, kind: type[T]) -> T:
     return msgspec.convert(dict(request.query_params), kind, strict=False)
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(413, f"the body is over {MAX_BODY} bytes")
-    return msgspec.json.decode(bytes(body) or b"{}", type=kind)
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:

@@ -79,7 +79,7 @@ class Relay:
     ) -> Session:
         """Begin a conversation; raises NotFound or Overloaded."""
         if len(self._state.sessions) >= MAX_SESSIONS:
-            raise Overloaded(f"{MAX_SESSIONS} sessions are open")
+            raise Overloaded(f"{MAX_SESSIONS} sessions are open", limit="sessions")
         at = self._clock.monotonic()
         session = self._router.open_session(secrets.token_hex(16), view, principal, transport, push, at, grants)
         self._execute(self._router.notices(session))
@@ -124,7 +124,7 @@ class Relay:
                 link = self._links.get(effect.instance)
                 written = link is not None and link.offer(effect.frame)
                 if not written and effect.call and self._router.unwritten(effect.instance, effect.call):
-                    raise Overloaded("the server does not read its messages fast enough")
+                    raise Overloaded("the server does not read its messages fast enough", limit="server")
             else:
                 self._do(effect)
 

@@ -171,8 +171,7 @@ class FrontDoor:
 
     def _count(self, refused: Refusal) -> Refusal:
         self._context.counters.refused[refused.reply.status] += 1
-        if refused.limit:
-            self._context.counters.limited[refused.limit] += 1
+        self._context.counters.reached(refused.limit)
         return refused
 
     async def _refuse(self, refused: Refusal, send: Send) -> None:

@@ -110,6 +110,11 @@ def refusal_of(error: McpdError, id: bytes = b"null") -> Refusal:
     return refusal(status, str(error), code=code, id=id, headers=headers)
 
 
+def malformed(error: jsonrpc.WireError) -> Refusal:
+    """What a client gets for a body that is no acceptable message."""
+    return Refusal(Reply(400, error.answer(), (JSON,)), error.limit)
+
+
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The request's body.
 

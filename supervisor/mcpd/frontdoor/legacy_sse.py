@@ -15,13 +15,13 @@ from mcpd.errors import McpdError
 from mcpd.frontdoor import media
 from mcpd.frontdoor.asgi import (
     EVENT_STREAM,
-    JSON,
     Header,
     Receive,
     Refusal,
     Reply,
     Scope,
     Send,
+    malformed,
     read_body,
     refusal,
     refusal_of,
@@ -140,7 +140,7 @@ class LegacySse:
             else:
                 self._submit(session, jsonrpc.decode(body))
         except jsonrpc.WireError as error:
-            raise Refusal(Reply(400, error.answer(), (JSON,))) from None
+            raise malformed(error) from None
 
     def _take_batch(self, session: SseSession, body: bytes) -> None:
         """An array of messages, which is legal in 2025-03-26 only. Each is answered by itself on the stream."""
@@ -150,8 +150,10 @@ class LegacySse:
             try:
                 self._submit(session, jsonrpc.decode(part))
             except jsonrpc.WireError as error:
+                self._context.counters.reached(error.limit)
                 session.deliver(error.answer(), True)
             except Refusal as refused:
+                self._context.counters.reached(refused.limit)
                 session.deliver(refused.reply.body, True)
 
     def _submit(self, session: SseSession, message: jsonrpc.Message) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections import Counter
 from enum import Enum, auto
 from typing import Final, Protocol, cast
 
@@ -47,16 +48,26 @@ _METHOD_FIRST: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"
 class LocalSocket:
     """Serves the relay on a listening unix socket; `connections` are the open ones.
 
-    `instance` tells one daemon from the next; `max_line` bounds a message in bytes.
+    `instance` tells one daemon from the next; `max_line` bounds a message, `max_sessions` connections of a user.
     """
 
-    def __init__(self, relay: Relay, listening: socket.socket, instance: str, max_line: int, peers: Peers) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        listening: socket.socket,
+        instance: str,
+        max_line: int,
+        peers: Peers,
+        max_sessions: int = MAX_CONNECTIONS,
+    ) -> None:
         self.relay = relay
         self.instance = instance
         self.max_line = max_line
         self.peers = peers
+        self.max_sessions = max_sessions
+        self.held: Counter[int] = Counter()  # connections, by user
         self.connections: set[Connection] = set()
-        self.cut_off = 0  # clients that did not read
+        self.limited: Counter[str] = Counter()  # what was refused or ended, by the bound that was reached
         self.accepted = 0
         self._listening = listening
         self._server: asyncio.Server | None = None
@@ -140,18 +151,28 @@ class Connection(asyncio.Protocol):
         try:
             self._uid = self._owner.peers.admit(self._transport.get_extra_info("socket")).uid
         except Stranger as stranger:
+            self._owner.limited["stranger"] += 1
             self._refuse("forbidden", f"{stranger}; {stranger.remedy}")
             return
-        if len(self._owner.connections) > MAX_CONNECTIONS:
+        self._owner.held[self._uid] += 1
+        if self._owner.held[self._uid] > self._owner.max_sessions:
+            self._owner.limited["sessions"] += 1
+            self._refuse("overloaded", f"user {self._uid} has {self._owner.max_sessions} sessions open already")
+        elif len(self._owner.connections) > MAX_CONNECTIONS:
+            self._owner.limited["connections"] += 1
             self._refuse("overloaded", f"{MAX_CONNECTIONS} connections are open already")
         else:
             self._transport.set_write_buffer_limits(high=HIGH_WATER)
             loop = asyncio.get_running_loop()
-            self._hello_timer = loop.call_later(HELLO_TIMEOUT, self._refuse, "bad-hello", "no hello came in time")
+            self._hello_timer = loop.call_later(HELLO_TIMEOUT, self._no_hello)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.connections.discard(self)
         self._phase = Phase.CLOSED
+        if self._uid in self._owner.held:
+            self._owner.held[self._uid] -= 1
+            if not self._owner.held[self._uid]:
+                del self._owner.held[self._uid]
         self._leave()
 
     def data_received(self, data: bytes) -> None:
@@ -182,6 +203,7 @@ class Connection(asyncio.Protocol):
         except NotFound as problem:
             self._refuse("not-found", str(problem))
         except Overloaded as problem:
+            self._owner.limited[problem.limit or "sessions"] += 1
             self._refuse("overloaded", str(problem))
         except McpdError as problem:
             self._refuse("failed", str(problem))
@@ -191,6 +213,10 @@ class Connection(asyncio.Protocol):
             self._stop_timer()
             self._write(jsonrpc.dump({"mcpd": 1, "ok": True, "daemon": self._owner.instance}))
 
+    def _no_hello(self) -> None:
+        self._owner.limited["slow-hello"] += 1
+        self._refuse("bad-hello", "no hello came in time")
+
     def _refuse(self, code: str, message: str) -> None:
         self._write(jsonrpc.dump({"mcpd": 1, "error": {"code": code, "message": message}}))
         self._hang_up()
@@ -199,6 +225,7 @@ class Connection(asyncio.Protocol):
 
     def _line(self, frame: bytes | Overlong) -> None:
         if isinstance(frame, Overlong):
+            self._owner.limited["line"] += 1
             limit = f"more than {self._owner.max_line} are not taken; see frontdoor.max_body"
             text = f"a message of {frame.length} bytes: {limit}"
             self._write(jsonrpc.error(_id_of(frame), methods.INVALID_REQUEST, text))
@@ -215,7 +242,7 @@ class Connection(asyncio.Protocol):
                 raise WireError(methods.INVALID_REQUEST, f"batches are part of revision {BATCH_REVISION} only")
             parts = jsonrpc.split_batch(frame)
         except WireError as problem:
-            self._write(problem.answer())
+            self._malformed(problem)
             return
         for part in parts:
             self._message(part)
@@ -227,7 +254,7 @@ class Connection(asyncio.Protocol):
         try:
             message = jsonrpc.decode(frame)
         except WireError as problem:
-            self._write(problem.answer())
+            self._malformed(problem)
             return
         try:
             client = self._client(session, message)
@@ -238,9 +265,15 @@ class Connection(asyncio.Protocol):
         except WireError as problem:
             self._write(jsonrpc.error(message.key or b"null", problem.code, problem.message))
         except Overloaded as problem:
+            self._owner.limited[problem.limit or "server"] += 1
             if message.is_request:
                 data = {"retryAfter": problem.retry_after}
                 self._write(jsonrpc.error(message.key, methods.SERVER_UNAVAILABLE, str(problem), data))
+
+    def _malformed(self, problem: WireError) -> None:
+        if problem.limit:
+            self._owner.limited[problem.limit] += 1
+        self._write(problem.answer())
 
     def _client(self, session: Session, message: Message) -> meta.RequestMeta | None:
         """Who asks, where a request stands for itself; None for the messages of the session. Raises WireError."""
@@ -259,7 +292,7 @@ class Connection(asyncio.Protocol):
         if message.key in self._asks:
             raise WireError(methods.INVALID_REQUEST, "this id is in use by a request that is not answered yet")
         if len(self._asks) >= MAX_ASKS:
-            raise Overloaded(f"{MAX_ASKS} requests of this connection are under way")
+            raise Overloaded(f"{MAX_ASKS} requests of this connection are under way", limit="session-calls")
         ask = self._asks[message.key] = Ask(self, message.key)
         try:
             ask.session = self._owner.relay.ask(view, self._principal, "stdio", message, client, ask)
@@ -291,7 +324,7 @@ class Connection(asyncio.Protocol):
             return
         waiting = self._transport.get_write_buffer_size()
         if waiting and waiting + len(frame) > OUTBOX_LIMIT:
-            self._owner.cut_off += 1
+            self._owner.limited["slow-reader"] += 1
             self._phase = Phase.CLOSED
             self._transport.abort()
             return

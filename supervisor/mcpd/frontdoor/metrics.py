@@ -40,17 +40,22 @@ class Counters:
     resumed: int = 0  # streams taken up again by Last-Event-ID
     errors: int = 0  # requests that ended in an error of ours
 
+    def reached(self, limit: str) -> None:
+        """Count a refusal, if it was for a bound."""
+        if limit:
+            self.limited[limit] += 1
+
     def metrics(self) -> Iterator[Metric]:
-        yield _by("mcpd_http_requests", "Requests that came in", "endpoint", self.requests)
-        yield _by(
+        yield by("mcpd_http_requests", "Requests that came in", "endpoint", self.requests)
+        yield by(
             "mcpd_http_refused",
             "Requests refused before they reached a server",
             "status",
             {str(status): count for status, count in self.refused.items()},
         )
-        yield _by("mcpd_http_limited", "Requests and connections ended by a limit", "limit", self.limited)
-        yield _by("mcpd_sessions_opened", "Sessions opened", "transport", self.sessions_opened)
-        yield _by("mcpd_sessions_closed", "Sessions closed", "reason", self.sessions_closed)
+        yield by("mcpd_http_limited", "Requests and connections ended by a limit", "limit", self.limited)
+        yield by("mcpd_sessions_opened", "Sessions opened", "transport", self.sessions_opened)
+        yield by("mcpd_sessions_closed", "Sessions closed", "reason", self.sessions_closed)
         yield single("mcpd_http_streamed", "Answers sent as an event stream", "counter", self.streamed)
         yield single("mcpd_http_resumed", "Streams resumed by Last-Event-ID", "counter", self.resumed)
         yield single("mcpd_http_errors", "Requests that ended in an internal error", "counter", self.errors)
@@ -61,7 +66,8 @@ def single(name: str, help: str, kind: Literal["counter", "gauge"], value: float
     return Metric(name, help, kind, (), {(): value})
 
 
-def _by(name: str, help: str, label: str, counts: Mapping[str, int]) -> Metric:
+def by(name: str, help: str, label: str, counts: Mapping[str, int]) -> Metric:
+    """A counter with one label."""
     return Metric(name, help, "counter", (label,), {(key,): count for key, count in counts.items()})
 
 

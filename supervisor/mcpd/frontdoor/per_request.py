@@ -13,7 +13,19 @@ from typing import Any, Final
 from msgspec import Raw
 
 from mcpd.errors import McpdError
-from mcpd.frontdoor.asgi import EVENT_STREAM, JSON, Headers, Receive, Refusal, Reply, Scope, Send, refusal, refusal_of
+from mcpd.frontdoor.asgi import (
+    EVENT_STREAM,
+    JSON,
+    Headers,
+    Receive,
+    Refusal,
+    Reply,
+    Scope,
+    Send,
+    malformed,
+    refusal,
+    refusal_of,
+)
 from mcpd.frontdoor.context import Context
 from mcpd.frontdoor.direct_stream import DirectStream
 from mcpd.frontdoor.exchange import Phase
@@ -316,4 +328,4 @@ def decode(body: bytes, by: Callable[[bytes], jsonrpc.Message] = jsonrpc.decode)
     try:
         return by(body)
     except jsonrpc.WireError as error:
-        raise Refusal(Reply(400, error.answer(), (JSON,))) from None
+        raise malformed(error) from None

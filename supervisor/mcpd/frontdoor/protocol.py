@@ -132,6 +132,7 @@ class Connection(HttpToolsProtocol):
         "_in_head",
         "_incomplete_since",
         "_known",
+        "_may_be_large",
         "_raw",
         "_turn",
         "_unread",
@@ -156,6 +157,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_head = False
         self._head_bytes = 0
+        self._may_be_large = False
         self._incomplete_since = self.loop.time()
         self._idle_since = 0.0
         self._unread = 0
@@ -258,18 +260,30 @@ class Connection(HttpToolsProtocol):
         return (cycle is None or cycle.response_complete) and not self.flow.write_paused
 
     def _parse(self, data: bytes) -> None:
+        self._may_be_large = self._head_bytes + len(data) > self.bounds.head
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # nothing is upgraded to: the request is answered, and what follows is not read
         except httptools.HttpParserError:
-            self._hang_up(Reply(400, b"this is not HTTP"))
+            if self._in_head and self._may_be_large and self._too_large():
+                self._refuse_head()
+            else:
+                self._hang_up(Reply(400, b"this is not HTTP"))
             return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.bounds.head:
-                self.bounds.limited["head"] += 1
-                self._hang_up(Reply(431))
+                self._refuse_head()
+
+    def _too_large(self) -> bool:
+        """Whether the head that has been parsed is larger than it may be."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return size > self.bounds.head
+
+    def _refuse_head(self) -> None:
+        self.bounds.limited["head"] += 1
+        self._hang_up(Reply(431))
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -280,7 +294,10 @@ class Connection(HttpToolsProtocol):
         self._incomplete_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
+        if self._may_be_large and self._too_large():
+            raise ValueError("the head is too large")  # which ends the parsing, and is looked at there
         self._in_head = False
+        self._head_bytes = 0
         raw, self._raw = self._raw, b""
         if (
             self.direct is not None

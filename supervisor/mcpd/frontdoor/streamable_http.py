@@ -13,14 +13,13 @@ from mcpd.errors import McpdError
 from mcpd.frontdoor import media
 from mcpd.frontdoor.asgi import (
     EVENT_STREAM,
-    JSON,
     Header,
     Headers,
     Receive,
-    Refusal,
     Reply,
     Scope,
     Send,
+    malformed,
     read_body,
     refusal,
     refusal_of,
@@ -154,6 +153,7 @@ class StreamableHttp:
             try:
                 received.append(jsonrpc.decode(part))
             except jsonrpc.WireError as error:
+                self._context.counters.reached(error.limit)
                 refused.append(error.answer())
         requests = [message for message in received if message.is_request]
         if any(message.method == methods.INITIALIZE for message in requests):
@@ -305,4 +305,4 @@ def _split(body: bytes) -> list[bytes]:
     try:
         return jsonrpc.split_batch(body)
     except jsonrpc.WireError as error:
-        raise Refusal(Reply(400, error.answer(), (JSON,))) from None
+        raise malformed(error) from None

@@ -15,6 +15,7 @@ import msgspec
 
 from mcpd.config.registry import ServerSpec, ToolRules
 from mcpd.routing.info import Lists, ServerInfo
+from mcpd.routing.ledger import Bucket
 from mcpd.routing.sessions import Session
 from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import Message
@@ -277,13 +278,17 @@ class Server:
     """A registry entry as the router sees it; `waiting` holds calls until an instance can take them."""
 
     __slots__ = (
+        "bucket",
+        "burst",
         "call_timeout",
         "calls_total",
         "claims",
         "hold",
         "info",
         "interactive",
+        "interval",
         "lists",
+        "metered",
         "missed_until",
         "name",
         "phase",
@@ -308,6 +313,8 @@ class Server:
         self.interactive = False
         self.hold: Hold | None = None
         self.calls_total = 0
+        self.bucket = Bucket()  # of all clients together
+        self.metered = False  # whether requests are taken out of a bucket, this one or their client's
         self.claims: dict[str, float] = {}  # parties that have, or wait for, an instance; when each last used it
         self.configure(spec)
 
@@ -316,6 +323,8 @@ class Server:
         self.call_timeout = spec.call_timeout
         self.start_timeout = spec.start_timeout
         self.roots = spec.roots
+        self.interval = 1 / spec.request_rate if spec.request_rate else 0.0
+        self.burst = spec.request_burst
         self.shared = spec.sharing == "shared"
         self.rules: ToolRules | None = spec.tools if has_rules(spec.tools) else None
 

@@ -41,29 +41,46 @@ Note: TypeAlias = tuple[float, float, str, str, str, View, str, str, str, str, i
 """An Entry as it is noted: a bare tuple costs a third."""
 
 
+class Bucket:
+    """A token bucket: `interval` seconds bring one back, `burst` are in it when it is full.
+
+    One number is enough: when all that was taken will have come back (GCRA).
+    """
+
+    __slots__ = ("whole_at",)
+
+    def __init__(self) -> None:
+        self.whole_at = 0.0
+
+    def wait(self, at: float, interval: float, burst: int) -> float:
+        """Seconds until one can be taken; 0: now."""
+        early = self.whole_at - at - (burst - 1) * interval
+        return early if early > 1e-9 else 0.0
+
+    def take(self, at: float, interval: float) -> None:
+        self.whole_at = max(self.whole_at, at) + interval
+
+
 class Account:
     """One principal: the calls that have no answer yet, the sessions, and how soon it may ask which server again."""
 
-    __slots__ = ("_whole_at", "in_flight", "sessions")
+    __slots__ = ("_buckets", "in_flight", "sessions")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.sessions = 0
-        # by server, when all that was taken from its bucket will have come back (GCRA: one number is a bucket)
-        self._whole_at: dict[str, float] = {}
+        self._buckets: dict[str, Bucket] = {}  # by server
 
-    def wait(self, server: str, at: float, interval: float, burst: int) -> float:
-        """Take one request to a server out of the bucket; if it is empty nothing is taken: seconds until it is not."""
-        whole_at = max(self._whole_at.get(server, at), at)
-        early = whole_at - at - (burst - 1) * interval
-        if early > 1e-9:
-            return early
-        self._whole_at[server] = whole_at + interval
-        return 0.0
+    def bucket(self, server: str) -> Bucket:
+        """Out of which its requests to a server are taken."""
+        found = self._buckets.get(server)
+        if found is None:
+            found = self._buckets[server] = Bucket()
+        return found
 
     def is_idle(self, at: float) -> bool:
         """Whether nothing would be lost if it were forgotten."""
-        return not self.in_flight and not self.sessions and all(whole <= at for whole in self._whole_at.values())
+        return not self.in_flight and not self.sessions and all(one.whole_at <= at for one in self._buckets.values())
 
 
 class _Name(msgspec.Struct):

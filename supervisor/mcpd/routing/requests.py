@@ -150,7 +150,7 @@ class Requests:
             server.claims[session.party] = at
         if len(upstream.calls) >= MAX_UPSTREAM_CALLS:
             raise self._overloaded(call, f"server {server.name!r} has {MAX_UPSTREAM_CALLS} calls in flight")
-        if self._state.request_interval:
+        if server.metered:
             self._charge(call, server, at)
         if self._state.journal_arguments:
             call.arguments = params
@@ -168,14 +168,25 @@ class Requests:
         return self.send(call, upstream, message.method, params, message.extra, at)
 
     def _charge(self, call: Call, server: Server, at: float) -> None:
-        """Take a request to a server out of its client's bucket; raises TooMany if that is empty."""
+        """Take a request out of its client's bucket for this server, and out of the server's own. If one is empty
+        nothing is taken: raises TooMany, or Overloaded."""
         state = self._state
-        wait = call.session.account.wait(server.name, at, state.request_interval, state.request_burst)
-        if wait:
+        interval = state.request_interval
+        theirs = call.session.account.bucket(server.name)
+        if interval and (wait := theirs.wait(at, interval, state.request_burst)):
             state.counters.limited["rate"] += 1
             state.done(call, "overloaded")
-            why = f"more than {1 / state.request_interval:g} requests a second to server {server.name!r}"
+            why = f"more than {1 / interval:g} requests a second to server {server.name!r}"
             raise TooMany(why, wait, limit="rate")
+        if server.interval and (wait := server.bucket.wait(at, server.interval, server.burst)):
+            state.counters.limited["server-rate"] += 1
+            state.done(call, "overloaded")
+            why = f"server {server.name!r} takes {1 / server.interval:g} requests a second, of all clients together"
+            raise Overloaded(why, wait, limit="server-rate")
+        if interval:
+            theirs.take(at, interval)
+        if server.interval:
+            server.bucket.take(at, server.interval)
 
     def send(
         self, call: Call, upstream: Upstream, method: str, params: bytes, extra: Bytes, at: float
@@ -254,6 +265,7 @@ class Requests:
         return Claim(server.name, session.party, capabilities)
 
     def _overloaded(self, call: Call, why: str) -> Overloaded:
+        self._state.counters.limited["server"] += 1
         self._state.done(call, "overloaded")
         return Overloaded(why, limit="server")
 

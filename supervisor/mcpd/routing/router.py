@@ -17,6 +17,7 @@ from mcpd.routing.backchannel import Backchannel, cancellation
 from mcpd.routing.correlation import Call, Hold, Phase, Server, Upstream
 from mcpd.routing.effects import Deliver, Effect, End, Notice, Release, WriteLine
 from mcpd.routing.info import Lists, ServerInfo
+from mcpd.routing.ledger import named
 from mcpd.routing.parking import ParkingLot
 from mcpd.routing.requests import Requests
 from mcpd.routing.rewriting import cancelled
@@ -182,16 +183,19 @@ class Router:
             why = "this id is in use by a request that is not answered yet"
             return (Deliver(sink, error(call.id, methods.INVALID_REQUEST, why), True),)
         if len(session.calls) >= MAX_SESSION_CALLS:
-            raise self._too_many("session-calls", f"this session has {MAX_SESSION_CALLS} calls in flight")
+            raise self._too_many(call, "session-calls", f"this session has {MAX_SESSION_CALLS} calls in flight")
         account = session.account
         if account.in_flight >= self.state.max_in_flight:
-            raise self._too_many("in-flight", f"{session.principal} has {account.in_flight} calls in flight")
+            raise self._too_many(call, "in-flight", f"{session.principal} has {account.in_flight} calls in flight")
         account.in_flight += 1
         session.calls[call.id] = call
         return self._requests.handle(call, message, at)
 
-    def _too_many(self, limit: str, why: str) -> TooMany:
+    def _too_many(self, call: Call, limit: str, why: str) -> TooMany:
         self.state.counters.limited[limit] += 1
+        if self.state.journal is not None and call.method in methods.INTERACTIVE and call.message is not None:
+            call.name = named(call.method, bytes(call.message.params))
+        self.state.done(call, "overloaded")
         return TooMany(f"{why}; wait for an answer", limit=limit)
 
     def _client_notification(self, session: Session, message: Message, at: float) -> Sequence[Effect]:
@@ -278,6 +282,7 @@ class Router:
         call = upstream.finish(number) if upstream else None
         if call is None or call.over:
             return False
+        self.state.counters.limited["server"] += 1
         self.state.done(call, "overloaded")
         return True
 

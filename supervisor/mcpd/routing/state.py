@@ -101,6 +101,7 @@ class State:
                 server = Server(spec)
             else:
                 server.configure(spec)
+            server.metered = bool(self.request_interval or server.interval)
             self.servers[name] = server
         self._sights.clear()
         for session in self.sessions.values():
@@ -131,7 +132,9 @@ class State:
         if found is None:
             if len(self.accounts) >= MAX_ACCOUNTS:
                 self.accounts = {name: one for name, one in self.accounts.items() if not one.is_idle(self.now)}
-            found = self.accounts[principal] = Account()
+            # the connections of a user of this machine are told apart (`local:1000#7`), but it is one user
+            user = principal.partition("#")[0] if principal.startswith("local:") else principal
+            found = self.accounts[principal] = Account() if user == principal else self.account(user)
         return found
 
     def drop(self, call: Call) -> None:

@@ -30,7 +30,8 @@ class WaitingRoom:
             try:
                 effects += self._requests.handle(call, message, at)
             except Overloaded as problem:
-                effects.append(Deliver(call.sink, error(call.id, methods.SERVER_UNAVAILABLE, str(problem)), True))
+                data = {"retryAfter": problem.retry_after}
+                effects.append(Deliver(call.sink, error(call.id, methods.SERVER_UNAVAILABLE, str(problem), data), True))
             if call.upstream is None:
                 call.deadline = deadline
         return effects

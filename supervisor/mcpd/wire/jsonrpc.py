@@ -30,13 +30,17 @@ BOM = b"\xef\xbb\xbf"
 
 
 class WireError(Exception):
-    """A frame that is not an acceptable JSON-RPC message; `code` is what to answer, `id` whom (raw JSON)."""
+    """A frame that is not an acceptable JSON-RPC message; `code` is what to answer, `id` whom (raw JSON).
 
-    def __init__(self, code: int, message: str, id: bytes = b"null") -> None:
+    `limit` names the bound that was reached, if it was one.
+    """
+
+    def __init__(self, code: int, message: str, id: bytes = b"null", limit: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.id = id
+        self.limit = limit
 
     def answer(self) -> bytes:
         """The error response to send for it."""
@@ -365,7 +369,8 @@ def _check_depth(frame: bytes) -> None:
             for mark in nesting:
                 depth += 1 if mark in b"[{" else -1
                 if depth > MAX_DEPTH:
-                    raise WireError(methods.PARSE_ERROR, f"JSON is nested deeper than {MAX_DEPTH} levels")
+                    why = f"JSON is nested deeper than {MAX_DEPTH} levels"
+                    raise WireError(methods.PARSE_ERROR, why, limit="json-depth")
         outside = not outside
 
 
@@ -405,7 +410,7 @@ def split_batch(frame: bytes) -> list[bytes]:
     if not parts:
         raise WireError(methods.INVALID_REQUEST, "an empty batch")
     if len(parts) > MAX_BATCH:
-        raise WireError(methods.INVALID_REQUEST, f"more than {MAX_BATCH} messages in a batch")
+        raise WireError(methods.INVALID_REQUEST, f"more than {MAX_BATCH} messages in a batch", limit="batch")
     return parts
 
 

@@ -71,6 +71,8 @@ OTHER = {
     "idle_timeout": 1,
     "start_timeout": 1,
     "call_timeout": 1,
+    "request_rate": 1,
+    "request_burst": 1,
     "restart": RestartPolicy.NO,
     "restart_delay": 1,
     "restart_max_delay": 2,

@@ -512,7 +512,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_nobody_else(place: Pla
             lines = [{"mcpd": 1, "view": "server:one"}, initialize()]
             lines += [call(number, "big", size=1_000_000) for number in range(1, 20)]
             bad.sendall(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-            await until(lambda: place.local.cut_off == 1)
+            await until(lambda: place.local.limited["slow-reader"] == 1)
             await until(lambda: len(place.local.connections) == 1)
         await good.say(call(1, "echo"))
         assert (await good.hear())["id"] == 1
@@ -544,4 +544,4 @@ async def test_nothing_more_is_read_from_a_client_that_takes_no_answers(place: P
                 if number > 0:
                     assert line["id"] == number
         writer.join()
-    assert place.local.cut_off == 0
+    assert not place.local.limited

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.errors import TooMany
-from mcpd.routing.ledger import Account, Entry, named, outcome_of
+from mcpd.errors import Overloaded, TooMany
+from mcpd.routing.ledger import Bucket, Entry, named, outcome_of
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import MAX_ACCOUNTS, MAX_JOURNAL
 from mcpd.wire import methods
@@ -73,6 +73,7 @@ def test_a_principal_at_its_bound_is_refused_and_others_are_not() -> None:
     bench.answer("one", {"content": []}, 0)
     call(bench, first, "one__read", 2)
     assert bench.router.state.counters.limited == {"in-flight": 1}
+    assert ended(bench)[0] == ("", "tools/call", "one__read", "overloaded")
 
 
 @pytest.mark.parametrize("how", ["answered", "refused", "cancelled", "closed", "died", "timed out", "unwritten"])
@@ -117,6 +118,49 @@ def test_requests_come_no_faster_than_they_may_to_each_server() -> None:
     assert bench.router.state.counters.limited == {"rate": 1}
 
 
+def test_a_server_takes_so_many_of_all_clients_together() -> None:
+    bench = Bench(spec("one", request_rate=2, request_burst=2), spec("two"))
+    for name in ("one", "two"):
+        bench.up(name, info("read"))
+    bench.router.state.journal = []
+    mine = bench.open(ALL)
+    other = bench.router.open_session("o", ALL, "somebody else", "stdio", "o.push", bench.now)
+    bench.ask(other, 0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}})
+    call(bench, mine, "one__read", 1)
+    call(bench, other, "one__read", 1)
+    with pytest.raises(Overloaded, match="'one' takes 2 requests a second, of all clients together") as refused:
+        call(bench, mine, "one__read", 2)
+    assert refused.value.retry_after == pytest.approx(0.5)
+    assert not isinstance(refused.value, TooMany)
+    call(bench, mine, "two__read", 3)
+    bench.now += 0.5
+    call(bench, other, "one__read", 4)
+    assert bench.router.state.counters.limited == {"server-rate": 1}
+    assert ended(bench) == [("one", "tools/call", "read", "overloaded")]
+    bench.run(bench.router.configure(registry(spec("one"), spec("two"))))
+    for id in range(10, 20):
+        call(bench, mine, "one__read", id)
+
+
+def test_of_two_buckets_nothing_is_taken_if_one_is_empty() -> None:
+    bench = Bench(spec("one", request_rate=1, request_burst=1), request_rate=10, request_burst=2)
+    bench.up("one", info("read"))
+    session = bench.open(ALL)
+    call(bench, session, "one__read", 1)
+    for id in (2, 3, 4):
+        with pytest.raises(Overloaded, match="of all clients together"):
+            call(bench, session, "one__read", id)
+    bench.now += 1
+    call(bench, session, "one__read", 5)
+
+
+def test_the_connections_of_a_local_user_have_one_account(bench: Bench) -> None:
+    state = bench.router.state
+    assert state.account("local:5#1") is state.account("local:5#2") is state.account("local:5")
+    assert state.account("local:5") is not state.account("local:6")
+    assert state.account("jwt:a#1") is not state.account("jwt:a#2")
+
+
 def test_lists_cost_nothing() -> None:
     bench = ready(request_rate=1, request_burst=1)
     session = bench.open(ALL)
@@ -126,16 +170,14 @@ def test_lists_cost_nothing() -> None:
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.floats(0.1, 50), st.integers(1, 10))
 def test_a_bucket_gives_no_more_than_its_rate_and_burst(gaps: list[float], rate: float, burst: int) -> None:
-    account, at, taken = Account(), 0.0, 0
-    for gap in gaps:
+    bucket, at = Bucket(), 0.0
+    for taken, gap in enumerate(gaps, 1):
         at += gap
-        wait = account.wait("s", at, 1 / rate, burst)
-        taken += not wait
+        wait = bucket.wait(at, 1 / rate, burst)
+        at += wait
+        assert bucket.wait(at, 1 / rate, burst) == 0
+        bucket.take(at, 1 / rate)
         assert taken <= burst + at * rate + 1e-6
-        if wait:
-            assert account.wait("s", at + wait, 1 / rate, burst) == 0
-            taken += 1
-            at += wait
 
 
 def test_idle_principals_are_forgotten_when_there_are_many(bench: Bench) -> None:
