@@ -364,8 +364,9 @@ def test_bodies_and_followers_of_the_control_socket(daemon: Daemon) -> None:
         with counted(daemon, "streams", "mcpd_control_limited"):
             for _ in range(65):
                 followers.append(one := link())
-                one.sendall(b"GET /events?follow=true HTTP/1.1\r\nHost: x\r\n\r\n")
+                one.sendall(b"GET /events?follow=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 answer = one.recv(65536)
+            answer += everything(one)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"64 followers of events and logs are connected" in answer
         assert b"retry-after: 1\r\n" in answer.lower()
