@@ -227,7 +227,7 @@ class Daemon:
             log.exception("daemon.announcement-failed")
 
     async def _beat(self, interval: float) -> None:
-        """Tell the service manager that this loop goes round: no thread could know that (faults.md, 40)."""
+        """Tell the service manager that this loop goes round: no thread could know that (docs/faults.md, 40)."""
         while True:
             self._notifier.alive(self._status())
             await asyncio.sleep(interval)

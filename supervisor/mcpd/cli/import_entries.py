@@ -122,7 +122,7 @@ class _Unconvertible(Exception):
 
 
 def valid_name(title: str) -> str:
-    """`title` as the name of a server (design section 5: [a-z0-9][a-z0-9-]{0,31})."""
+    """`title` as the name of a server ([a-z0-9][a-z0-9-]{0,31})."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:LONGEST_NAME].strip("-")
     if not name:
         raise _Unconvertible("its name has no letter or digit")

@@ -13,7 +13,7 @@ import msgspec
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `mcpctl list`.
 
-    `state` is one of the states of design section 8, in capitals. `since`: wall time (seconds since 1970) at which it
+    `state` is one of the states of docs/lifecycle.md, in capitals. `since`: wall time (seconds since 1970) at which it
     was entered. What only a running instance has (`pid`, `rss` in bytes, `cpu` in seconds, `uptime` in seconds) is
     None without one; a pool gives the sums, and the pid of its first instance. `pid` is the server's own process as the
     host sees it, where that is known. `restarts` counts the starts that nobody asked for. `calls` are in flight now.
@@ -70,7 +70,7 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How an instance ended: `reason` in the words of design section 8, `status` for people ("exit status 3")."""
+    """How an instance ended: `reason` as a `lifecycle.events.Result`, `status` for people ("exit status 3")."""
 
     at: float
     reason: str

@@ -1,4 +1,4 @@
-"""What the front door needs of whoever runs the servers: the seam between the two (design, section 4).
+"""What the front door needs of whoever runs the servers: the seam between the two.
 
 Frames are bytes, addresses plain values, errors those of `mcpd.errors`. Nothing behind this protocol blocks: a
 message is handed over, and whatever belongs to it comes back through a `Sink`, on the event loop's thread.

@@ -104,7 +104,7 @@ def _passed_to_us(environ: Mapping[str, str]) -> int:
 class UnixSocket:
     """A listening unix socket, 0600, or 0660 for a group; its file is removed by `close` if it is still ours.
 
-    The caller holds the lock that says that no other daemon runs (faults.md, 33 and 34): a socket file on which
+    The caller holds the lock that says that no other daemon runs (docs/faults.md, 33 and 34): a socket file on which
     nobody answers is a leftover, and replaced. Anything else at that path is left alone.
     """
 

@@ -1,6 +1,6 @@
 """How long to wait before a server that keeps dying is started again.
 
-The rules (design section 8, faults part 2): delay n is `delay * (max / delay) ** (min(n, steps) / steps)` with equal
+The rules (docs/lifecycle.md): delay n is `delay * (max / delay) ** (min(n, steps) / steps)` with equal
 jitter, so between half of it and all of it; the first failure after a stable run costs no delay, once, nor does the
 first failure of a server that has been READY at all; n is forgotten only after a stable run; more than
 `burst` automatic starts within `interval` are too many.

@@ -1,6 +1,6 @@
 """What probes, bytes and calls say about an instance that runs: alive, busy, wedged, ready, noisy.
 
-Evidence, not probe answers alone (design section 8): any answer is life, an error too; so is any byte. A server that
+Evidence, not probe answers alone (docs/lifecycle.md): any answer is life, an error too; so is any byte. A server that
 works on calls in one thread cannot answer a probe, so with calls in flight its silence is excused for as long as a
 call may take, counted from its last byte or the first call it left unanswered. Calls that come and time out meanwhile
 do not prolong that: a server that is wedged under steady traffic is found.

@@ -34,7 +34,7 @@ from mcpd.lifecycle.events import (
 
 
 class State(StrEnum):
-    """Where an instance is in its life (design section 8)."""
+    """Where an instance is in its life (docs/lifecycle.md)."""
 
     STOPPED = "STOPPED"  # nothing runs, nothing is to run
     STARTING = "STARTING"  # waits for its turn (`after`, a free start slot) or is being executed

@@ -1,7 +1,7 @@
 """What comes from an instance: answers, progress, changes, and requests of its own.
 
 A child's own message names no cause, so its session is worked out or it has none: attribute or refuse, never
-broadcast and never guess (design, section 9).
+broadcast and never guess (docs/protocol.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The revisions of the protocol and the two eras they fall into (design, section 2)."""
+"""The revisions of the protocol and the two eras they fall into."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_every_key_of_a_server_becomes_a_value(tmp_path, environ):
     assert registry.warnings == ()
 
 
-def test_server_has_the_defaults_of_the_design(tmp_path, environ):
+def test_server_has_the_documented_defaults(tmp_path, environ):
     spec = load(write(tmp_path, SERVER), environ).servers["time"]
 
     assert spec.command == (spec.command[0],)

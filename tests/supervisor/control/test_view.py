@@ -13,7 +13,7 @@ from mcpd.control.view import Event, Gap, ServerStatus, ToolStatus
 STRUCTS = [kind for _, kind in inspect.getmembers(view, inspect.isclass) if issubclass(kind, msgspec.Struct)]
 
 
-def test_an_event_has_the_names_of_the_design() -> None:
+def test_an_event_has_the_names_that_are_documented() -> None:
     event = Event(seq=7, at=1.5, server="time", instance="time@2", generation=3, old="READY", new="EXITED", reason="x")
 
     assert msgspec.json.decode(msgspec.json.encode(event)) == {
