@@ -19,6 +19,8 @@ from mcpd.process import descriptors, tree
 from mcpd.runtime import RuntimeDir, make_private
 from mcpd.sandbox.probe import probe
 
+YOUNG = 5000  # objects more than before, after which rings among them are looked for
+
 if TYPE_CHECKING:
     from mcpd.control.seam import FleetView
 
@@ -48,10 +50,16 @@ def run(
         tree.become_subreaper()
         descriptors.raise_limit()
         probed = pool.submit(probe)
+        gc.disable()
         import uvloop
 
         from mcpd.daemon import Daemon
 
+        # What was imported stays: a collection that looks through it all stops the loop for a tenth of a second. And
+        # some hundred calls in flight are no reason to look for rings.
+        gc.freeze()
+        gc.set_threshold(YOUNG)
+        gc.enable()
         facts = probed.result()
         pool.shutdown()  # the thread has nothing more to do
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

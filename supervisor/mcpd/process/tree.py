@@ -199,6 +199,9 @@ class Adopted:
 
     def reap(self) -> int:
         """Collect what has been dead for long enough; return how many. Cheap; call it from a timer."""
+        if not _has_dead_children():
+            self._seen.clear()
+            return 0
         now = time.monotonic()
         dead = {
             (process.pid, process.started)
@@ -212,6 +215,14 @@ class Adopted:
                 with contextlib.suppress(ChildProcessError):
                     count += os.waitpid(pid, os.WNOHANG)[0] == pid
         return count
+
+
+def _has_dead_children() -> bool:
+    """Whether any child waits to be collected; nothing is."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
 
 
 def reap_pidfd(pidfd: int) -> None:

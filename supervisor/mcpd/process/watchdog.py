@@ -21,7 +21,8 @@ from mcpd.sandbox.cgroup import Cgroup
 from mcpd.sandbox.limits import Limits
 
 PERIOD: Final = 0.25
-SLOT: Final = 0.025  # looks that fall into the same one are made in one turn of the loop
+QUIET_PERIOD: Final = 1.0  # where nothing was done between the last looks
+SLOT: Final = 0.1  # of a period: looks that fall into the same one are made in one turn of the loop
 CROWD: Final = 100  # with more servers than these each is looked at less often, so that all looks together cost no more
 MEMORY_FILES_EVERY: Final = 4
 _MIB = 2**20
@@ -43,7 +44,8 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Looks every `PERIOD` until it is stopped, or has found an overstep; less often where there is a crowd of them."""
+    """Looks every `PERIOD` until it is stopped, or has found an overstep; less often at a tree that does nothing, and
+    where there is a crowd of them."""
 
     looking: ClassVar[int] = 0  # how many there are
 
@@ -53,6 +55,8 @@ class Watchdog:
         self._limits = limits
         self._looks = 0
         self._files = 0
+        self._period = PERIOD
+        self._seen: list[tuple[int, int, int]] = []
         self._timer: asyncio.TimerHandle | None = None
         if not limits.cgroup and (limits.memory is not None or limits.pids is not None):
             Watchdog.looking += 1
@@ -68,6 +72,9 @@ class Watchdog:
         members = self._child.members()
         found = self._judge(members)
         self._looks += 1
+        seen = [(process.pid, process.cpu_ticks, process.rss_pages) for process in members]
+        self._period = min(2 * self._period, QUIET_PERIOD) if seen == self._seen else PERIOD
+        self._seen = seen
         if found is not None:
             self.stop()
             self._child.overstepped(found)
@@ -76,8 +83,9 @@ class Watchdog:
 
     def _set_timer(self) -> None:
         """At the beginning of a slot: to wake up for each of some hundred servers costs more than to look."""
-        period = PERIOD * max(1.0, Watchdog.looking / CROWD)
-        self._timer = self._loop.call_at((self._loop.time() + period) // SLOT * SLOT, self._look)
+        period = self._period * max(1.0, Watchdog.looking / CROWD)
+        slot = SLOT * period
+        self._timer = self._loop.call_at((self._loop.time() + period) // slot * slot, self._look)
 
     def _judge(self, members: list[Process]) -> Overstep | None:
         limits = self._limits
