@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -330,6 +331,23 @@ async def test_a_client_by_connect_lives_through_the_end_of_the_daemon() -> None
             async with client.listen(tools_list_changed=True) as changes:
                 await client.call_tool("test_trigger_tool_change", {})
                 await next_of(changes, ToolsListChanged)
+
+
+async def test_sessions_have_instances_of_their_own_whatever_their_era() -> None:
+    """Where the entry says `era = "both"`, too: one process a session, none of the other era beside it."""
+    with running(python_server("own", EVERYTHING, era='"both"', sharing='"session"')) as daemon:
+        ways = [(HANDSHAKE, Way("http", "own")), (PER_REQUEST, Way("http", "own")), (PER_REQUEST, Way("stdio", "own"))]
+        async with AsyncExitStack() as stack:
+            clients, heard = [], [Recorder() for _ in ways]
+            for recorder, (mode, way) in zip(heard, ways, strict=True):
+                clients.append(await stack.enter_async_context(client_for(daemon, mode, way, recorder)))
+            for client in clients:
+                told = json.loads(text_of(await client.call_tool("test_sampling", {"prompt": "What is it?"})))
+                assert told["answer"]["content"] == {"type": "text", "text": "forty-two"}
+
+            assert [len(one.asked) for one in heard] == [1, 1, 1]
+            ready = [one for one in daemon.control.server("own").instances if one.state == "READY"]
+            assert [one.key for one in ready] == ["own#1", "own#2", "own#3"]
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])

@@ -176,6 +176,9 @@ def check_server(spec: ServerSpec, frontdoor: FrontdoorSettings) -> Iterator[Fin
         message = "is never hit, not even by a server that ends at once: the delays add up to over start_limit_interval"
         remedy = "make start_limit_interval longer, or start_limit_burst or restart_max_delay smaller"
         yield Finding(("start_limit_burst",), message, remedy, fatal=False)
+    if spec.sharing == "session" and spec.instances > 1:
+        message = 'is for servers that clients share; with sharing = "session" each session has an instance of its own'
+        yield Finding(("instances",), message, 'remove it, or write sharing = "shared"')
     if spec.call_timeout > frontdoor.max_call_time >= frontdoor.call_timeout:
         message = "is longer than frontdoor.max_call_time, so progress extends no call"
         yield Finding(("call_timeout",), message, "raise frontdoor.max_call_time, or lower this", fatal=False)

@@ -270,6 +270,10 @@ BAD = {
         roots = ["https://x"]        #! servers.a.roots[0]: is not a file
         tools = { allow = ["x", "y"], deny = ["y"], rename = { p = "q" } }
             #! servers.a.tools.deny[0]: is allowed and denied
+        [servers.own]
+        command = ["sh"]
+        sharing = "session"
+        instances = 3                #! servers.own.instances: is for servers that clients share
         [servers.b]
         command = ["sh"]
         tools.rename = { a = "x", b = "x" }    #! servers.b.tools: two tools are renamed to 'x'
