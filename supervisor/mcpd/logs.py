@@ -39,7 +39,12 @@ def configure(level: str, log_format: Format, stream: TextIO | None = None) -> N
         else structlog.processors.TimeStamper("%H:%M:%S"),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=out.isatty())
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=out.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # others show local variables, so secrets too
+        )
     )
     exceptions: list[structlog.typing.Processor] = [structlog.processors.format_exc_info] if as_json else []
     structlog.configure(

@@ -103,11 +103,11 @@ class PlainPlanner:
     """Starts every server unsandboxed and as whoever runs the tests, so that children can use the tests' directories
     also where that is root; for tests of what is not the sandbox. A `fleet.fleet.Planner`."""
 
-    def has_files_of_its_own(self, spec: ServerSpec, registry: Registry) -> bool:
-        return False
+    def ended(self, server: str) -> None:
+        """Nothing was kept for it."""
 
     def plan(
-        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, str]]
+        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, bytes]]
     ) -> LaunchPlan:
         spec = spec.model_copy(update={"sandbox": SandboxSpec(profile="unsandboxed")})
         cookie = tree.cookie_for(registry.daemon.runtime_dir)

@@ -276,6 +276,10 @@ def reload_report(report: ReloadReport) -> Text:
     for word, names in parts:
         if names:
             result.append(f"{would}{word}: {', '.join(names)}\n")
+    for server, secrets in report.rotated.items():
+        result.append(
+            f"  {server} because of its secret{'s' if len(secrets) > 1 else ''} {', '.join(secrets)}\n", "dim"
+        )
     if not any(names for _, names in parts):
         result.append("no server changes\n" if report.dry_run else "no server changed\n")
     if report.unchanged:

@@ -156,6 +156,12 @@ class _Reading:
         base = environment.directories(self.environ, self.path.parent)
         settings, wrong = fit(DaemonSettings, table, base, self.report)
         self.tell(table, checks.check_daemon(settings), wrong)
+        path = self.environ.get("PATH", os.defpath)
+        sources = (
+            Finding((key,), message, remedy, missing=missing)
+            for key, message, remedy, missing in secrets.objections_to_sources(settings, path)
+        )
+        self.tell(table, sources, wrong)
         return settings
 
     def frontdoor(self) -> FrontdoorSettings:

@@ -79,11 +79,19 @@ class SecretRef(Table):
 
     secret: Annotated[str, AfterValidator(check_secret_name)]
 
+    @property
+    def name(self) -> str:
+        return self.secret
+
 
 class SecretFile(Table):
     """The same as a file that only the server can read; the variable has its path."""
 
     secret_file: Annotated[str, AfterValidator(check_secret_name)]
+
+    @property
+    def name(self) -> str:
+        return self.secret_file
 
 
 class ProbeSpec(Table):

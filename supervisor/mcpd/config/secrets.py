@@ -1,152 +1,102 @@
-"""Secrets: from the secrets directory, else a command, else the system's keyring; fetched when a server is started."""
+"""Where the secrets of a registry are kept: in files of a private directory; else a command or the keyring knows them.
+
+What is here looks at files; commands are run by whoever starts servers (`fleet.vault`).
+"""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import stat
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from mcpd.config.registry import Registry, SecretRef, ServerSpec
+from mcpd.config import programs
+from mcpd.config.registry import SecretFile, SecretRef, ServerSpec
 from mcpd.config.settings import DaemonSettings
-from mcpd.errors import ConfigError, Problem
 
 LARGEST_SECRET: Final = 64 * 1024
-COMMAND_TIMEOUT: Final = 30.0
+NAME_PLACE: Final = "{name}"
+"""In the place of this `daemon.secret_command` is told the secret's name."""
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
+    """A secret that cannot be had; the message names it, and never its value."""
+
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
         self.remedy = remedy
 
 
-class _Absent(_Unusable):
-    """It is not there; it may be elsewhere."""
+class Absent(Unusable):
+    """It is not in the directory; it may be elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """What a server is started with. `env`: variables with values; `files`: variable -> (name, content) of those whose
-    value is to be the path of a file. `repr` shows no value."""
-
-    env: Mapping[str, str] = field(repr=False)
-    files: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """All secret values among them."""
-
-
-def uses_secrets(spec: ServerSpec) -> bool:
-    return any(not isinstance(value, str) for value in spec.env.values())
-
-
-def resolve(spec: ServerSpec, registry: Registry) -> Resolved:
-    """The server's `env` with each secret fetched. Blocks: a command may take its time. Not for the event loop.
-
-    Raises ConfigError with a problem for each secret that cannot be had, or that others could read or change.
-    """
-    env: dict[str, str] = {}
-    files: dict[str, tuple[str, str]] = {}
-    secrets: list[str] = []
-    problems: list[Problem] = []
-    for name, value in spec.env.items():
-        if isinstance(value, str):
-            env[name] = value
-            continue
-        wanted = value.secret if isinstance(value, SecretRef) else value.secret_file
-        try:
-            found = _fetch(wanted, registry.daemon)
-        except _Unusable as error:
-            problems.append(Problem(None, None, f"servers.{spec.name}.env.{name}", str(error), error.remedy))
-            continue
-        secrets.append(found)
-        if isinstance(value, SecretRef):
-            env[name] = found
-        else:
-            files[name] = (wanted, found)
-    if problems:
-        raise ConfigError(*problems)
-    return Resolved(env, files, tuple(secrets))
+def wanted(spec: ServerSpec) -> dict[str, SecretRef | SecretFile]:
+    """The variables of a server that have to do with secrets."""
+    return {variable: value for variable, value in spec.env.items() if not isinstance(value, str)}
 
 
 def objections(spec: ServerSpec, settings: DaemonSettings) -> Iterator[tuple[str, str, str]]:
     """Variable, message and remedy for each secret of `spec` that could not be read now; commands are not run."""
-    for name, value in spec.env.items():
-        if isinstance(value, str):
-            continue
+    for variable, value in wanted(spec).items():
         try:
-            _read(value.secret if isinstance(value, SecretRef) else value.secret_file, settings.secrets_dir)
-        except _Absent as error:
-            if not (settings.secret_command or settings.secret_keyring):
-                yield name, str(error), error.remedy
-        except _Unusable as error:
-            yield name, str(error), error.remedy
+            content = read(value.name, settings.secrets_dir)
+            if isinstance(value, SecretRef):
+                as_text(content, value.name)
+        except Absent as error:
+            if not command_for(value.name, settings):
+                yield variable, str(error), error.remedy
+        except Unusable as error:
+            yield variable, str(error), error.remedy
 
 
-def _fetch(name: str, settings: DaemonSettings) -> str:
-    try:
-        return _read(name, settings.secrets_dir)
-    except _Absent:
-        if settings.secret_command:
-            return _ask_command(name, settings.secret_command)
+def objections_to_sources(settings: DaemonSettings, path: str) -> Iterator[tuple[str, str, str, bool]]:
+    """Setting, message, remedy, and whether it is only that something is not installed. `path`: the daemon's PATH."""
+    if settings.secret_command:
+        program = settings.secret_command[0]
+        if "/" in program and not program.startswith("/"):
+            yield "secret_command", f"{program!r} is a relative path", "write an absolute one", False
+        elif programs.resolve(program, path) is None:
+            message = f"there is no program {program!r}" + ("" if "/" in program else " on mcpd's PATH")
+            yield "secret_command", message, "install it, or write its absolute path; it is run without a shell", True
         if settings.secret_keyring:
-            return _ask_keyring(name, settings.secret_keyring)
-        raise
+            yield "secret_keyring", "secret_command is set too, and would always be asked", "keep one of them", False
+    elif settings.secret_keyring.startswith("-"):
+        yield "secret_keyring", "a service cannot begin with '-'", "choose another name", False
+    elif settings.secret_keyring and importlib.util.find_spec("keyring") is None:
+        message, remedy = "needs the package keyring", "install mcpd-supervisor[keyring]"
+        yield "secret_keyring", message, remedy, True
 
 
-def _ask_command(name: str, command: Sequence[str]) -> str:
-    """What a command prints that is told the secret's name, in the place of {name} or as its last argument."""
-    named = [word.replace("{name}", name) for word in command]
-    argv = named if named != list(command) else [*command, name]
-    what = f"secret_command ({argv[0]}) for {name!r}"
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        remedy = "it must not ask anybody; unlock what it needs beforehand"
-        raise _Unusable(f"{what} did not end within {COMMAND_TIMEOUT:g} s", remedy) from None
-    except OSError as error:
-        raise _Unusable(f"{what} cannot be run: {error.strerror}", "see daemon.secret_command") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().split("\n")[0][:200]
-        raise _Unusable(f"{what} failed ({done.returncode}): {said}", "run it by hand as mcpd's user")
-    if not done.stdout or len(done.stdout) > LARGEST_SECRET:
-        raise _Unusable(f"{what} printed {'nothing' if not done.stdout else 'over 64 KiB'}", "see what it prints")
-    return _text(done.stdout, f"that {what} printed")
+def command_for(name: str, settings: DaemonSettings) -> tuple[str, ...]:
+    """What prints the secret if it is not in the directory; nothing: nobody else is asked.
+
+    The keyring is asked by a command, too: a process can be ended where its service waits for somebody to unlock it.
+    """
+    if settings.secret_command:
+        named = tuple(word.replace(NAME_PLACE, name) for word in settings.secret_command)
+        return named if named != settings.secret_command else (*named, name)
+    if settings.secret_keyring:
+        return (sys.executable, "-P", "-m", "keyring", "get", settings.secret_keyring, name)
+    return ()
 
 
-def _ask_keyring(name: str, service: str) -> str:
-    """The password of the user `name` for the service, as `keyring set SERVICE NAME` has stored it."""
-    try:
-        keyring: Any = importlib.import_module("keyring")
-    except ImportError:
-        remedy = "install mcpd-supervisor[keyring]"
-        raise _Unusable("daemon.secret_keyring needs the package keyring", remedy) from None
-    try:
-        found = keyring.get_password(service, name)
-    except Exception as error:  # noqa: BLE001 - backends raise what they like
-        message = f"the keyring cannot be asked for {name!r}: {type(error).__name__}"
-        raise _Unusable(message, f"try `keyring get {service} {name}` as mcpd's user") from None
-    if not isinstance(found, str) or not found:
-        raise _Unusable(f"the keyring has no {name!r} of {service!r}", f"run `keyring set {service} {name}`")
-    return _text(found.encode(), f"of the keyring, {name!r},")
-
-
-def _read(name: str, directory: Path) -> str:
+def read(name: str, directory: Path) -> bytes:
+    """A secret from the directory. Raises Absent if it is not there, Unusable if others could read or change it."""
     try:
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         remedy = f"run `mkdir -m 700 {directory}` and put the secret in {directory / name}, mode 0600"
-        raise _Absent(f"the secrets directory {directory} does not exist", remedy) from None
+        raise Absent(f"the secrets directory {directory} does not exist", remedy) from None
     except OSError as error:
         message = f"the secrets directory {directory} cannot be opened: {error.strerror}"
-        raise _Unusable(message, "let only mcpd's user read it") from None
+        raise Unusable(message, "let only mcpd's user read it") from None
     try:
         _check_private(os.fstat(folder), f"the secrets directory {directory}", f"chmod 700 {directory}")
-        return _text(_content(name, folder, directory / name), str(directory / name))
+        return _content(name, folder, directory / name)
     finally:
         os.close(folder)
 
@@ -157,20 +107,22 @@ def _content(name: str, folder: int, path: Path) -> bytes:
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        raise _Absent(f"there is no secret {name!r}", f"put it in {path}, mode 0600") from None
+        raise Absent(f"there is no secret {name!r}", f"put it in {path}, mode 0600") from None
     except OSError as error:
         message = f"the secret {path} cannot be opened: {error.strerror}"
-        raise _Unusable(message, "make it a plain file that mcpd's user can read") from None
+        raise Unusable(message, "make it a plain file that mcpd's user can read") from None
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise _Unusable(f"the secret {path} is not a plain file", "replace it with one")
+            raise Unusable(f"the secret {path} is not a plain file", "replace it with one")
         _check_private(status, f"the secret {path}", f"chmod 600 {path}")
         content = os.read(file, LARGEST_SECRET + 1)
     finally:
         os.close(file)
     if len(content) > LARGEST_SECRET:
-        raise _Unusable(f"the secret {path} is over 64 KiB", "a variable is not the place for it")
+        raise Unusable(f"the secret {path} is over 64 KiB", "a variable is not the place for it")
+    if not content.strip():
+        raise Unusable(f"the secret {path} is empty", "write it into the file")
     return content
 
 
@@ -181,17 +133,22 @@ def _check_private(status: os.stat_result, what: str, command: str) -> None:
     such a list shows as the mode's group bits (acl(5)); so root's own group may read what root owns.
     """
     if status.st_uid not in (os.geteuid(), 0):
-        raise _Unusable(f"{what} belongs to user {status.st_uid}", f"run `chown {os.geteuid()}` on it")
+        raise Unusable(f"{what} belongs to user {status.st_uid}", f"run `chown {os.geteuid()}` on it")
     forbidden = 0o027 if status.st_uid == 0 and status.st_gid == 0 else 0o077
     if status.st_mode & forbidden:
-        raise _Unusable(f"{what} has mode {stat.S_IMODE(status.st_mode):04o}: others have access", f"run `{command}`")
+        raise Unusable(f"{what} has mode {stat.S_IMODE(status.st_mode):04o}: others have access", f"run `{command}`")
 
 
-def _text(content: bytes, what: str) -> str:
+def as_text(content: bytes, name: str) -> str:
+    """A secret as the value of a variable: without one line break at its end, which editors and commands put there.
+
+    Raises Unusable for what no variable can hold (execve(2) takes strings without NUL).
+    """
+    remedy = f"a variable holds text; encode it, or use {{ secret_file = {name!r} }}"
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise _Unusable(f"the secret {what} is not UTF-8", "a variable holds text; encode it") from None
+        raise Unusable(f"the secret {name!r} is not UTF-8", remedy) from None
     if "\0" in text:
-        raise _Unusable(f"the secret {what} holds a NUL character", "a variable holds text; encode it")
+        raise Unusable(f"the secret {name!r} holds a NUL character", remedy)
     return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text

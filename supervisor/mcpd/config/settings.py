@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mcpd.config.values import Bool, Int, Number, PositiveDuration, Size
+from mcpd.config.values import Bool, Int, Number, PositiveDuration, Size, check_text
 
+Text = Annotated[str, AfterValidator(check_text)]
 Separator = Literal["__", ".", "/", "-"]
 Auth = Literal["token", "none", "jwt"]
 JwtAlgorithm = Literal[
@@ -35,8 +36,8 @@ class DaemonSettings(Table):
     runtime_dir: Path
     secrets_dir: Path
     logs_dir: Path
-    secret_command: tuple[str, ...] = ()
-    secret_keyring: str = ""
+    secret_command: tuple[Text, ...] = ()
+    secret_keyring: Text = ""
     client_group: str | None = Field(default=None, min_length=1)
     operator_group: str | None = Field(default=None, min_length=1)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

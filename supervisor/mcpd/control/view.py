@@ -5,6 +5,7 @@ Fields are only ever added, each with a default.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -132,8 +133,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload changed, or with `dry_run` would change; the names are those of servers.
 
-    `daemon`: settings that count only after the daemon's own restart. `problems`: what went wrong while it was carried
-    out; `warnings`: what the registry gives to think of.
+    `rotated`: servers that are restarted because secrets (these are their names) have other values now. `daemon`:
+    settings that count only after the daemon's own restart. `problems`: what went wrong while it was carried out;
+    `warnings`: what the registry gives to think of.
     """
 
     added: tuple[str, ...] = ()
@@ -141,6 +143,7 @@ class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
     restarted: tuple[str, ...] = ()
     changed_live: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    rotated: Mapping[str, tuple[str, ...]] = {}
     daemon: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ Both are listed without running, so what they offer is remembered here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from mcpd.config.registry import Registry, ServerSpec
@@ -47,12 +47,12 @@ class Demand:
         """The servers that need no process until they are used."""
         return {name for name, spec in self._specs.items() if self.catalogues.rests(spec)}
 
-    def adopt(self, registry: Registry, replaced: Iterable[str]) -> None:
-        """The registry is another; what `replaced` offer has to be learnt anew, and theirs are stopped."""
+    def adopt(self, registry: Registry, replaced: Mapping[str, str]) -> None:
+        """The registry is another; what `replaced` offer has to be learnt anew, and theirs are stopped; and why."""
         self._specs = registry.servers
-        for name in replaced:
+        for name, why in replaced.items():
             self.catalogues.forget(name)
-            self.close(name, "its entry in the registry changed")
+            self.close(name, why)
         for name, own in tuple(self._own.items()):
             spec = self._specs.get(name)
             if spec is None or spec.sharing != "session":

@@ -27,7 +27,7 @@ from mcpd.fleet.instance import Instance
 from mcpd.fleet.place import Role
 from mcpd.fleet.relay import Relay
 from mcpd.fleet.rolling import Rolling
-from mcpd.fleet.vault import Vault
+from mcpd.fleet.vault import Handover, Vault
 from mcpd.lifecycle.backoff import RestartAlarm
 from mcpd.lifecycle.effects import Changed
 from mcpd.lifecycle.events import Disable, Rest, Restart, Start, Stop
@@ -48,7 +48,6 @@ from mcpd.lifecycle.reconcile import (
 )
 from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
 from mcpd.packages.packages import Packages
-from mcpd.process.mask import Mask
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
 from mcpd.process.tree import cookie_for
@@ -59,7 +58,6 @@ from mcpd.store.store import Store
 
 BRIEF = 2.0
 """A server that will be started within so many seconds is "coming": calls wait for it instead of failing."""
-_ENTRY_CHANGED = "its entry in the registry changed"
 LAST_LADDER = StopLadder(0.0, 0.0, 3.0)
 
 _log = structlog.get_logger("mcpd.fleet")
@@ -77,9 +75,9 @@ class Planner(Protocol):
     """Says how servers are started; `sandbox.warden.Warden` is one."""
 
     def plan(
-        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, str]]
+        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, bytes]]
     ) -> LaunchPlan: ...
-    def has_files_of_its_own(self, spec: ServerSpec, registry: Registry) -> bool: ...
+    def ended(self, server: str) -> None: ...
     def profile_of(self, spec: ServerSpec) -> str: ...
 
 
@@ -138,7 +136,7 @@ class Engine:
         self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
         self.instances: dict[str, Instance] = {}
         self._logs: dict[str, StderrLog] = {}
-        self.vault = Vault(registry.daemon.runtime_dir)
+        self.vault = Vault(self._environ)
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self.stage = Stage.NEW
@@ -147,6 +145,7 @@ class Engine:
         self.demand = Demand(registry, self, store)
         self.rolling = Rolling(self)
         self._replacing: dict[str, asyncio.Future[str]] = {}
+        self._why_replaced: Mapping[str, str] = {}
         self._recall(registry.servers)
         relay.on_catalogue_stale = self._list_changed
         relay.on_interactive = self._is_interactive
@@ -213,22 +212,17 @@ class Engine:
             await asyncio.wait([asyncio.ensure_future(child.stop(LAST_LADDER)) for child in children], timeout=5.0)
         for log in self._logs.values():
             log.close()
-        self.vault.close()
+        for server in {one.spec.name for one in self.instances.values()}:
+            self._warden.ended(server)
 
     # -- What instances need -----------------------------------------------------------------------------------------
 
-    def plan(self, spec: ServerSpec) -> LaunchPlan:
-        found = self.vault.take(spec, self.registry)
-        self.log_of(spec.name).mask = Mask(found.secrets)
-        started = self.packages.started_by(spec)
-        if self._warden.has_files_of_its_own(spec, self.registry):
-            return self._warden.plan(started, found.env, self.registry, found.files)
-        paths = {key: self.vault.place(spec.name, name, content) for key, (name, content) in found.files.items()}
-        return self._warden.plan(started, {**found.env, **paths}, self.registry, {})
+    def plan(self, spec: ServerSpec, given: Handover) -> LaunchPlan:
+        return self._warden.plan(self.packages.started_by(spec), given.env, self.registry, given.files)
 
-    async def prepare(self, spec: ServerSpec) -> None:
-        await self.vault.fetch(spec, self.registry)
+    async def prepare(self, spec: ServerSpec) -> Handover:
         await self.packages.ensure(spec, self.log_of(spec.name), lambda text: self.tell(spec.name, text))
+        return await self.vault.fetch(spec, self.registry.daemon)
 
     def log_of(self, server: str) -> StderrLog:
         log = self._logs.get(server)
@@ -265,7 +259,7 @@ class Engine:
             _log.error("fleet.restarting_much", text=self._alarm.text)
         self.demand.changed(instance, change)
         if change.new in _AT_REST and all(one.state in _AT_REST for one in self.instances_of(server)):
-            self.vault.clear(server)
+            self._warden.ended(server)
         if change.new in _AT_REST and not self._is_wanted(instance):
             self._forget(instance)
         self._announce(server)
@@ -301,7 +295,7 @@ class Engine:
                     slots[name].post(event)
                     self._interrupt(slots[name].spec.name, event.why)
         for server, olds in to_replace.items():
-            self._replacing[server] = self.rolling.begin(server, olds, _ENTRY_CHANGED, patient=True)
+            self._replacing[server] = self.rolling.begin(server, olds, self._why_replaced[server], patient=True)
 
     def _create(self, name: str, spec: ServerSpec) -> Instance:
         """A new instance; one that had its name before, and was replaced, may be ending yet."""
@@ -328,7 +322,7 @@ class Engine:
         if was_shared and instance.place.role is Role.SHARED and instance.heading in (State.READY, State.NOT_READY):
             return True
         if instance.heading in LIVE | {State.BACKOFF}:
-            instance.post(Restart(instance.now(), _ENTRY_CHANGED))
+            instance.post(Restart(instance.now(), self._why_replaced[spec.name]))
         return False
 
     def _remove(self, instance: Instance) -> None:
@@ -395,18 +389,21 @@ class Engine:
 
     def tell(self, server: str, text: str) -> None:
         """An event that is no change of a state."""
+        for instance in self.instances_of(server):
+            text = instance.masked(text)
         self.log.add(server, reason=text)
         _log.info("server.notice", server=server, text=text)
 
     # -- What operators bring about ----------------------------------------------------------------------------------
 
-    def apply(self, new: Registry, replace: frozenset[str]) -> dict[str, asyncio.Future[str]]:
-        """Make `new` the registry; `replace` names the servers whose changed entries need new processes.
+    def apply(self, new: Registry, replace: Mapping[str, str]) -> dict[str, asyncio.Future[str]]:
+        """Make `new` the registry; `replace` names the servers that need new processes for it, and says why.
 
         Nothing is waited for in here: the new registry counts for all, or the old one did. Returned is what becomes of
         the servers whose instances are replaced while they serve: an empty text in the end, or a problem.
         """
         self._replacing = {}
+        self._why_replaced = replace
         for gone in self.registry.servers.keys() - new.servers.keys():
             self.log.forget(gone)
         added = new.servers.keys() - self.registry.servers.keys()
@@ -414,7 +411,7 @@ class Engine:
         self.demand.adopt(new, replace)
         self.relay.set_servers(new)
         self._recall(added)
-        self.reconcile(Orders(replace=replace))
+        self.reconcile(Orders(replace=frozenset(replace)))
         for name in new.servers:
             self._announce(name)
         return self._replacing

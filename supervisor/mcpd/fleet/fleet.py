@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from mcpd.fleet.engine import Engine, Planner, Stage, is_down, why_absent
 from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
+from mcpd.fleet.vault import Marks
 from mcpd.lifecycle.events import Reset
 from mcpd.lifecycle.reconcile import Orders, Wish
 from mcpd.lifecycle.states import State
@@ -150,19 +151,27 @@ class Fleet(Engine):
             new = await asyncio.to_thread(load, self.registry.path, self._environ, known_missing=known)
             new = self._adapt(new)
             changes = diff(self.registry, new)
-            rotated, unreadable = await self.vault.rotated(new, (*changes.live, *changes.unchanged))
+            counting = operators.in_effect(self.registry, new)
+            kept = (*changes.live, *changes.unchanged)
+            rotated, unreadable = await self.vault.rotated(counting, {name: list(self._given(name)) for name in kept})
             changes = with_rotated(changes, rotated)
             if dry_run:
-                return operators.report(changes, new, unreadable, dry_run=True)
+                return operators.report(changes, new, rotated, unreadable, dry_run=True)
             if self.stage is not Stage.RUNNING:
                 raise Overloaded("the daemon is stopping")
-            replacing = self.apply(operators.in_effect(self.registry, new), frozenset(changes.restart))
+            replacing = self.apply(counting, {name: operators.why_replaced(name, rotated) for name in changes.restart})
             for name in changes.removed:
                 self.wish(name, None)
-            report = operators.report(changes, new, unreadable)
+            report = operators.report(changes, new, rotated, unreadable)
             self.tell("", operators.summary(report))
             slots = [one for name in new.servers for one in self.slots_of(name)]
             return await operators.with_failures(report, slots, replacing)
+
+    def _given(self, name: str) -> Iterator[Marks]:
+        """Of the secrets that a server's instances run with, or failed to start with."""
+        for one in self.instances_of(name):
+            if one.given is not None and one.state not in (State.STOPPED, State.DISABLED, State.IDLE):
+                yield one.given
 
     async def upgrade(self, name: str, version: str | None) -> Upgrade:
         spec = self._spec(name)

@@ -30,6 +30,7 @@ from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Readied
 from mcpd.lifecycle.health import NOISE_WINDOW, Evidence, Life, Liveness, NoiseMeter, Readiness
 from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
+from mcpd.process.mask import Mask
 from mcpd.process.stderr import StderrLog
 from mcpd.routing.info import ListKind, ServerInfo
 from mcpd.wire import jsonrpc, methods
@@ -87,6 +88,7 @@ class Incarnation:
         relay: Relay,
         clock: Clock,
         log: StderrLog,
+        mask: Mask,
         isolation: str,
         era: EraChoice,
         post: Callable[[Event], None],
@@ -110,6 +112,8 @@ class Incarnation:
         self.started_at = clock.wall()
         self._relay = relay
         self._clock = clock
+        self.mask = mask
+        """Of its secrets: what it says is shown nowhere but through this, clients' answers aside."""
         self._log = log
         self._post = post
         self._start = tasks
@@ -151,7 +155,7 @@ class Incarnation:
 
     def noise(self, kind: str, sample: bytes) -> None:
         self._last_byte = at = self._clock.monotonic()
-        self._log.noise(b"[%b line] %b" % (kind.encode(), sample))
+        self._log.noise(b"[%b line] %b" % (kind.encode(), self.mask.beginning(sample)))
         self.meter.heard(at, overlong=kind == "overlong")
         if kind == "overlong":
             self._answer_for(sample)
@@ -160,7 +164,7 @@ class Incarnation:
     def noise_frame(self, frame: bytes) -> None:
         """A line that is no message, or one that nobody asked for."""
         at = self._clock.monotonic()
-        self._log.noise(frame)
+        self._log.noise(self.mask.apply(frame))
         self.meter.heard(at)
         self._heed_noise(at)
 
@@ -269,7 +273,7 @@ class Incarnation:
 
     def server_said(self, frame: bytes) -> None:
         """A log message that belongs to no session."""
-        self._log.write(b"[message] " + self._log.mask.apply(frame) + b"\n")
+        self._log.write(b"[message] " + self.mask.apply(frame) + b"\n")
 
     # -- In here -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +296,7 @@ class Incarnation:
         except ErrorAnswer as refused:
             if self._era.is_refused(self.era, refused):
                 why = f"it is asked again in the {self._era.asked} era: {refused}"
-                self._post(WrongEra(self._clock.monotonic(), why))
+                self._post(WrongEra(self._clock.monotonic(), self.mask.text(why)))
             else:
                 self._condemn(Result.PROTOCOL, self._era.blame(refused))
         except (ServerFault, Overloaded) as problem:
@@ -302,14 +306,17 @@ class Incarnation:
             self._post(Initialized(self._clock.monotonic()))
 
     async def _introduce(self, version: str) -> ServerInfo:
-        calls, note, place = self._calls, self._log.note, self._place
+        calls, note, place = self._calls, self._note, self._place
         if self.era is Era.PER_REQUEST:
             return await discover(calls, version, note, known=place.lists)
         with_roots = bool(self.spec.roots)
         return await shake_hands(calls, version, with_roots, note, claims=place.capabilities, known=place.lists)
 
+    def _note(self, text: str) -> None:
+        self._log.note(self.mask.text(text))
+
     def _condemn(self, result: Result, message: str) -> None:
-        self._post(Condemned(self._clock.monotonic(), result, message))
+        self._post(Condemned(self._clock.monotonic(), result, self.mask.text(message)))
 
     def _answer_for(self, sample: bytes) -> None:
         """A line that was too long was discarded; if it was an answer, its call must not wait for another."""
@@ -407,12 +414,12 @@ class Incarnation:
                 await asyncio.sleep(self._next_refetch_delay())
                 kinds = [kind for stale in sorted(self._stale) for kind in _KINDS[stale]]
                 self._stale.clear()
-                lists = await fetch_lists(self._calls, kinds, self.info.lists, self._log.note, REFETCH_TIMEOUT)
+                lists = await fetch_lists(self._calls, kinds, self.info.lists, self._note, REFETCH_TIMEOUT)
                 self.info = replace(self.info, lists=lists)
                 self._relay.catalogue(self.key, lists)
         except (ServerFault, CallTimeout, Overloaded) as problem:
-            self._log.note(f"its changed lists could not be fetched, the old ones stay: {problem}")
-            _log.warning("instance.lists_stale", instance=self.key, problem=str(problem))
+            self._note(f"its changed lists could not be fetched, the old ones stay: {problem}")
+            _log.warning("instance.lists_stale", instance=self.key, problem=self.mask.text(str(problem)))
         finally:
             self._refetching = False
 

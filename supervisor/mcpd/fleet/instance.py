@@ -18,11 +18,12 @@ import structlog
 
 from mcpd.clock import Clock
 from mcpd.config.registry import RestartPolicy, ServerSpec
-from mcpd.errors import ConfigError, SpawnError
+from mcpd.errors import SpawnError
 from mcpd.fleet.era import EraChoice, EraMemory
 from mcpd.fleet.incarnation import Incarnation
 from mcpd.fleet.place import Place, Role
 from mcpd.fleet.relay import Relay
+from mcpd.fleet.vault import Handover, Marks, NoSecrets
 from mcpd.lifecycle.backoff import BackoffPolicy
 from mcpd.lifecycle.effects import (
     Admit,
@@ -71,15 +72,15 @@ class Surroundings(Protocol):
     version: str
     eras: EraMemory
 
-    def plan(self, spec: ServerSpec) -> LaunchPlan:
-        """How to start it now; raises SpawnError or ConfigError."""
+    def plan(self, spec: ServerSpec, given: Handover) -> LaunchPlan:
+        """How to start it now; raises SpawnError."""
 
     def log_of(self, server: str) -> StderrLog: ...
 
     def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
 
-    async def prepare(self, spec: ServerSpec) -> None:
-        """Have what it is made of installed; raises SpawnError."""
+    async def prepare(self, spec: ServerSpec) -> Handover:
+        """Have what it is made of installed, and its secrets fetched; raises SpawnError."""
 
     async def turn_of(self, instance: Instance) -> None:
         """Return when the servers that it comes after are up, or will not be soon."""
@@ -116,6 +117,8 @@ class Instance:
         self.machine = Lifecycle(spec.restart, backoff_policy(spec), around.clock.monotonic())
         self.since = around.clock.wall()
         self.incarnation: Incarnation | None = None
+        self.given: Marks | None = None
+        """Of the secrets that its latest process was started with; empty if they could not be had the last time."""
         self._era = EraChoice(self.name, spec, around.eras)
         self.exits: deque[PastExit] = deque(maxlen=EXITS_KEPT)
         self._around = around
@@ -186,6 +189,10 @@ class Instance:
     def _adopt_rules(self) -> None:
         restart = RestartPolicy.NO if self.place.role is Role.OWN else self.spec.restart
         self.machine.adopt(restart, backoff_policy(self.spec))
+
+    def masked(self, text: str) -> str:
+        """`text` without the secrets of its process."""
+        return self.incarnation.mask.text(text) if self.incarnation is not None else text
 
     async def until(self, fact: Callable[[], bool]) -> None:
         """Return when `fact()` is true; it is looked at after each change of state."""
@@ -283,12 +290,14 @@ class Instance:
     async def _launch(self, generation: int) -> None:
         await self._around.turn_of(self)
         try:
-            await self._prepare()
+            given = await self._prepare()
         except SpawnError as refused:
+            if isinstance(refused, NoSecrets):
+                self.given = {}
             self.post(SpawnFailed(self.now(), Result(refused.result), str(refused)))
             return
         async with self._around.slots:
-            event = self._spawn(generation)
+            event = self._spawn(generation, given)
             self.post(event)
             try:
                 async with asyncio.timeout(SLOT_HELD):
@@ -296,19 +305,23 @@ class Instance:
             except TimeoutError:
                 return
 
-    async def _prepare(self) -> None:
+    async def _prepare(self) -> Handover:
         """Installing takes as long as it takes, so no start slot is held; the entry may be another afterwards."""
-        prepared = None
-        while prepared is not self.spec:
+        while True:
             prepared = self.spec
-            await self._around.prepare(prepared)
+            given = await self._around.prepare(prepared)
+            if prepared is self.spec:
+                return given
 
-    def _spawn(self, generation: int) -> Spawned | SpawnFailed:
-        """Start the process, or say why not. Nothing is awaited in here, so no process can be without its state."""
+    def _spawn(self, generation: int, given: Handover) -> Spawned | SpawnFailed:
+        """Start the process, or say why not. Nothing is awaited in here, so no process can be without its state.
+
+        A change of `env` while it waited for its turn would have begun the launch anew.
+        """
         around = self._around
         try:
             descriptors.check_left()
-            plan = around.plan(self.spec)
+            plan = around.plan(self.spec, given)
             incarnation = Incarnation(
                 self.key,
                 self.spec,
@@ -317,17 +330,16 @@ class Instance:
                 relay=around.relay,
                 clock=around.clock,
                 log=around.log_of(self.spec.name),
+                mask=given.mask,
                 isolation=plan.isolation,
                 era=self._era,
                 post=self.post,
                 tasks=around.start_task,
             )
-            incarnation.child = spawn(plan, incarnation, around.log_of(self.spec.name))
+            incarnation.child = spawn(plan, incarnation, around.log_of(self.spec.name), mask=given.mask)
         except SpawnError as refused:
             return SpawnFailed(self.now(), Result(refused.result), str(refused))
-        except ConfigError as problem:  # a secret that is not there
-            return SpawnFailed(self.now(), Result.EXEC, str(problem))
-        self.incarnation = incarnation
+        self.incarnation, self.given = incarnation, given.marks
         return Spawned(self.now())
 
     async def _end(self, incarnation: Incarnation, drain: bool) -> None:

@@ -32,7 +32,24 @@ def in_effect(old: Registry, new: Registry) -> Registry:
     return new.model_copy(update={"daemon": old.daemon, "sandbox": old.sandbox, "frontdoor": frontdoor})
 
 
-def report(changes: Changes, new: Registry, problems: Sequence[str] = (), *, dry_run: bool = False) -> ReloadReport:
+def why_replaced(server: str, rotated: Mapping[str, Sequence[str]]) -> str:
+    """What its instances are told. `rotated`: servers with names of secrets that have other values now."""
+    names = rotated.get(server)
+    return f"{_named(names)} changed" if names else "its entry in the registry changed"
+
+
+def _named(secrets: Sequence[str]) -> str:
+    return f"the secret{'s' if len(secrets) > 1 else ''} {', '.join(map(repr, secrets))}"
+
+
+def report(
+    changes: Changes,
+    new: Registry,
+    rotated: Mapping[str, tuple[str, ...]],
+    problems: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+) -> ReloadReport:
     """What a reload does; the registry's warnings are in it."""
     return ReloadReport(
         added=changes.added,
@@ -40,6 +57,7 @@ def report(changes: Changes, new: Registry, problems: Sequence[str] = (), *, dry
         restarted=tuple(changes.restart),
         changed_live=tuple(changes.live),
         unchanged=changes.unchanged,
+        rotated=rotated,
         daemon=changes.daemon,
         problems=tuple(problems),
         warnings=tuple(map(str, new.warnings)),
@@ -58,6 +76,7 @@ def summary(done: ReloadReport) -> str:
         )
         if names
     ]
+    parts += [f"{_named(names)} of {server} changed" for server, names in done.rotated.items()]
     return f"registry reloaded: {'; '.join(parts) or 'no server changed'}"
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from mcpd.process import tree
 from mcpd.process.exits import ExitStatus, failed, from_bubblewrap, from_wait
+from mcpd.process.mask import NO_SECRETS, Mask
 from mcpd.process.pipes import QUEUE_LIMIT, FrameReader, FrameWriter, read_some
 from mcpd.process.stderr import StderrLog, StderrPump
 from mcpd.process.stop import Ending, StopLadder, StopOutcome
@@ -70,12 +71,14 @@ class Child:
         cookie: str,
         wrapped: bool,
         started_at: float,
+        mask: Mask = NO_SECRETS,
         limits: Limits = NO_LIMITS,
         cgroup: Cgroup | None = None,
         queue_limit: int = QUEUE_LIMIT,
         line_limit: int = MAX_LINE,
     ) -> None:
-        """`wrapped`: bubblewrap is the process, the server is below it; `cookie` marks this child's processes alone."""
+        """`wrapped`: bubblewrap is the process, the server is below it; `cookie` marks this child's processes alone;
+        `mask` takes its secrets out of its stderr."""
         loop = asyncio.get_running_loop()
         self.pid = pid
         self.started_at = started_at
@@ -101,7 +104,7 @@ class Child:
         self._watchdog = Watchdog(loop, self, limits)
         self._stdin = FrameWriter(loop, fds.stdin, self._stdin_broken, queue_limit)
         self._stdout = FrameReader(loop, fds.stdout, self._frame, self._noise, self._stdout_ended, line_limit)
-        self._stderr = StderrPump(loop, fds.stderr, log)
+        self._stderr = StderrPump(loop, fds.stderr, log, mask)
         self.offer = self._stdin.offer
         """offer(frame: bytes) -> bool: take a frame for stdin; False if the queue is full or stdin is gone."""
         loop.add_reader(fds.status, self._status_readable)

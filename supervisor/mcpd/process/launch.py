@@ -22,6 +22,7 @@ from mcpd.errors import SpawnError
 from mcpd.process import leash
 from mcpd.process.child import Child, ChildEvents, Descriptors
 from mcpd.process.exits import EXEC_MARK, GATE_MARK
+from mcpd.process.mask import NO_SECRETS, Mask
 from mcpd.process.pipes import QUEUE_LIMIT
 from mcpd.process.stderr import StderrLog
 from mcpd.sandbox.cgroup import Cgroup
@@ -37,7 +38,7 @@ _TAKE_PIPES = f'exec "$@" <&{_STDIN} >&{_STDOUT} {_STDIN}<&- {_STDOUT}>&-'
 see that the server closed its stdin or stdout. All others they close: the pipes go in as those, and are moved last."""
 _WAIT_AT_GATE = ("/bin/sh", "-c", f'read -r _ <&{_GATE} && exec "$@" {_GATE}<&-', GATE_MARK)
 """What goes before the wrapper: it waits until limits are set on it, so that all that it starts has them."""
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def spawn(
@@ -45,6 +46,7 @@ def spawn(
     events: ChildEvents,
     stderr: StderrLog,
     *,
+    mask: Mask = NO_SECRETS,
     queue_limit: int = QUEUE_LIMIT,
     line_limit: int = MAX_LINE,
 ) -> Child:
@@ -78,7 +80,7 @@ def spawn(
             pid = _start(plan, cookie, ends, data)
         except OSError as error:
             raise _spawn_error(error, plan) from error
-        pidfd = _pidfd(pid)
+        pidfd = open_pidfd(pid)
         if plan.wrapper:
             _open_gate(plan, pid, gate_w, cgroup)
         ours.pop_all()
@@ -89,6 +91,7 @@ def spawn(
         events,
         stderr,
         cookie=cookie,
+        mask=mask,
         wrapped=bool(plan.wrapper),
         limits=plan.limits,
         cgroup=cgroup,
@@ -177,7 +180,7 @@ def _leash(plan: LaunchPlan) -> list[str]:
 
 def _start(plan: LaunchPlan, cookie: str, ends: _Ends, data: list[int]) -> int:
     """Fork and exec; returns the pid. posix_spawn(3): quick, safe with threads, and exec errors come back."""
-    _seal()
+    seal()
     if plan.wrapper:
         argv = [*_WAIT_AT_GATE, *plan.wrapper, "--json-status-fd", str(_STATUS), "--", *_inside(plan), *plan.argv]
         placed = [(ends.stdin, _STDIN), (ends.stdout, _STDOUT), (ends.stderr, 1), (ends.stderr, 2), (ends.gate, _GATE)]
@@ -197,11 +200,11 @@ def _start(plan: LaunchPlan, cookie: str, ends: _Ends, data: list[int]) -> int:
         ],
         setsid=True,
         setsigmask=(),
-        setsigdef=_IGNORED_BY_PYTHON,
+        setsigdef=IGNORED_BY_PYTHON,
     )
 
 
-def _seal() -> None:
+def seal() -> None:
     """Have no other descriptor inherited: Python opens its own that way, but those from before the start, and some of
     libraries, are not."""
     if _close_range is not None and not _close_range(3, _LAST_FD, _CLOSE_RANGE_CLOEXEC):
@@ -222,7 +225,7 @@ if _close_range is not None:
     _close_range.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
 
 
-def _pidfd(pid: int) -> int:
+def open_pidfd(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError as error:

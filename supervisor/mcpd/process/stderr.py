@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from mcpd.clock import Clock, SystemClock
-from mcpd.process.mask import Mask, MaskedStream
+from mcpd.process.mask import Mask
 from mcpd.process.pipes import read_some, waiting
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -32,7 +32,10 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW |
 
 
 class StderrLog:
-    """The log file of one server: bounded in size and rate. No method raises or waits for more than a write(2)."""
+    """The log file of one server: bounded in size and rate. No method raises or waits for more than a write(2).
+
+    What is written here is masked already: which secrets there are to hide, each process knows of its own.
+    """
 
     def __init__(
         self,
@@ -52,8 +55,6 @@ class StderrLog:
         self.lost = 0
         """Bytes left out because the file could not be written; `error` says why."""
         self.error = ""
-        self.mask = Mask(())
-        """What is not to be seen in here; `write` is for what is masked already."""
         self._clock = clock or SystemClock()
         self._max_bytes = max_bytes
         self._keep = keep
@@ -89,8 +90,7 @@ class StderrLog:
     def noise(self, line: bytes) -> None:
         """Append a line that the server wrote on stdout and that is no message."""
         more = b" ..." if len(line) > NOISE_SAMPLE else b""
-        shown = self.mask.apply(line)[:NOISE_SAMPLE]
-        self.write(self._at_line_start() + b"[stdout-noise] " + shown + more + b"\n")
+        self.write(self._at_line_start() + b"[stdout-noise] " + line[:NOISE_SAMPLE] + more + b"\n")
 
     def note(self, text: str) -> None:
         """Append a line of mcpd's own; not subject to the rate."""
@@ -205,16 +205,16 @@ class StderrLog:
 
 
 class StderrPump:
-    """Reads a child's stderr into its log for as long as the child lives, and remembers the end of it."""
+    """Reads a child's stderr into its log for as long as the child lives, its secrets masked, and remembers the end."""
 
     __slots__ = ("_fd", "_log", "_loop", "_masked", "_paused", "_settling", "tail")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, log: StderrLog) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, log: StderrLog, mask: Mask) -> None:
         """Owns `fd` from now on."""
         self._loop = loop
         self._fd = fd
         self._log = log
-        self._masked: MaskedStream = log.mask.stream()
+        self._masked = mask.stream()
         self._paused: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self.tail = b""

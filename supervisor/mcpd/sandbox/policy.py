@@ -72,7 +72,7 @@ class LaunchPlan:
     """The server's own command; `argv[0]` is searched in the child's PATH when it has no slash."""
     wrapper: tuple[str, ...]
     """What goes before it: bubblewrap with its options, or nothing."""
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     """The complete environment; bubblewrap is run with it too (its own is readable from inside) and adds PWD."""
     cwd: str
     isolation: str
@@ -81,7 +81,7 @@ class LaunchPlan:
     """The server sees the host's files, so whether its command can be executed is known before the start."""
     cookie: str
     """The value of `COOKIE` in `env`, but for the part that tells one start from another (added at the start)."""
-    data: tuple[bytes, ...] = ()
+    data: tuple[bytes, ...] = field(default=(), repr=False)
     """What the wrapper reads from descriptors `DATA_FD` and on."""
     user: Identity | None = None
     """Whom the process becomes; None: whoever the daemon is."""
@@ -120,7 +120,8 @@ class Premises:
     mounts: tuple[Bind, ...] = ()
     """What is seen inside elsewhere than outside; mcpd's own, never an operator's."""
     limits: Limits = NO_LIMITS
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """What is seen inside under these paths, in memory: system files, and secrets."""
 
 
 def plan(

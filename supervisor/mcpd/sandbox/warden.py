@@ -29,9 +29,10 @@ from mcpd.sandbox.policy import (
     command,
     plan,
 )
+from mcpd.sandbox.secret_files import SecretFiles
 
 SECRETS = "/run/secrets"
-NO_FILES: Mapping[str, tuple[str, str]] = MappingProxyType({})
+NO_FILES: Mapping[str, tuple[str, bytes]] = MappingProxyType({})
 
 Egress = Callable[[str, Rules, Identity | None], str]
 """(server, rules, its user) -> the socket of a proxy that lets through what they allow."""
@@ -59,27 +60,27 @@ class Warden:
         self._cgroups = facts.cgroups
         self._users = Users(registry.sandbox.run_as, str(registry.daemon.runtime_dir)) if os.geteuid() == 0 else None
         self._host = host.look_around()
+        self._secret_files = SecretFiles(registry.daemon.runtime_dir)
 
     def profile_of(self, spec: ServerSpec) -> str:
         """Under which profile the server is started; what `list` shows of one that does not run."""
         return spec.sandbox.profile
 
-    def has_files_of_its_own(self, spec: ServerSpec, registry: Registry) -> bool:
-        """Whether a server sees other files than we do, so that `plan` can put some there."""
-        try:
-            return effective(spec.sandbox, registry.profiles).contained
-        except KeyError:
-            return False  # `plan` says so
+    def ended(self, server: str) -> None:
+        """Nothing of it runs any more: what was kept for it outside goes."""
+        self._secret_files.remove(server)
 
     def plan(
         self,
         spec: ServerSpec,
         env: Mapping[str, str],
         registry: Registry,
-        files: Mapping[str, tuple[str, str]] = NO_FILES,
+        files: Mapping[str, tuple[str, bytes]] = NO_FILES,
     ) -> LaunchPlan:
-        """How to start `spec` now. `files`: variable -> (name, content) of secrets that a server with files of its own
-        finds there. Raises SpawnError; a server never gets less containment than its entry says."""
+        """How to start `spec` now. `files`: variable -> (name, content) of secrets that it gets as files.
+
+        Raises SpawnError; a server never gets less containment than its entry says.
+        """
         try:
             rules = effective(spec.sandbox, registry.profiles)
         except KeyError:
@@ -87,11 +88,10 @@ class Warden:
         possible = not rules.contained or (self.facts.bwrap is not None and not self.facts.weakness)
         try:
             user = self._users.of(spec.name) if self._users is not None else None
-            premises = self._premises(spec, env, registry, rules, user) if possible else None
-            if premises is not None and files:
-                placed = {f"{SECRETS}/{name}": content.encode() for name, content in files.values()}
-                premises = replace(premises, files={**premises.files, **placed})
-                env = {**env, **{key: f"{SECRETS}/{name}" for key, (name, _) in files.items()}}
+            paths = self._secret_paths(spec, rules, user, files) if possible else {}
+            placed = {paths[variable]: content for variable, (_, content) in files.items() if possible}
+            env = {**env, **paths}
+            premises = self._premises(spec, env, registry, rules, user, placed) if possible else None
         except OSError as error:
             text = f"servers.{spec.name}: {error.filename or 'its files'}: {error.strerror}"
             raise SpawnError("sandbox", text) from error
@@ -106,14 +106,34 @@ class Warden:
         )
         return replace(planned, cgroups=self._cgroups)
 
+    def _secret_paths(
+        self, spec: ServerSpec, rules: Rules, user: Identity | None, files: Mapping[str, tuple[str, bytes]]
+    ) -> dict[str, str]:
+        """Variable -> where the server finds its secret: inside, or in a file that is made for it here."""
+        if rules.contained:
+            return {variable: f"{SECRETS}/{name}" for variable, (name, _) in files.items()}
+        if files and user is not None and self.facts.bwrap is None:
+            text = "as root an unsandboxed server can be shown a secret_file only by bubblewrap, which is not there"
+            raise SpawnError("sandbox", f"servers.{spec.name}: {text}: {self.facts.reason}")
+        return {
+            variable: self._secret_files.put(spec.name, name, content, user)
+            for variable, (name, content) in files.items()
+        }
+
     def _premises(
-        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, rules: Rules, user: Identity | None
+        self,
+        spec: ServerSpec,
+        env: Mapping[str, str],
+        registry: Registry,
+        rules: Rules,
+        user: Identity | None,
+        secrets: Mapping[str, bytes],
     ) -> Premises:
         guarded = grants.protected(registry.daemon, registry.path, environment.home(self._base))
         ground = self._ground(spec, env, rules, guarded)
         kept = self._limits(spec, rules, user, registry)
         if not rules.contained:
-            return self._outside(spec, rules, ground, user, kept)
+            return self._outside(spec, rules, ground, user, kept, tuple(secrets))
         self._check_grants(spec, rules, guarded, user)
         architecture = seccomp.ARCHITECTURES.get(self.facts.architecture)
         if architecture is None:
@@ -136,18 +156,26 @@ class Warden:
             relay=relay_command() if proxied else (),
             resolver=host.resolver() if rules.network == "host" else (),
             limits=kept,
-            files=host.system_files(uid, gid, own_network=rules.network != "host"),
+            files={**host.system_files(uid, gid, own_network=rules.network != "host"), **secrets},
         )
 
-    def _outside(self, spec: ServerSpec, rules: Rules, ground: Ground, user: Identity | None, kept: Limits) -> Premises:
+    def _outside(
+        self,
+        spec: ServerSpec,
+        rules: Rules,
+        ground: Ground,
+        user: Identity | None,
+        kept: Limits,
+        secrets: tuple[str, ...],
+    ) -> Premises:
         if user is None:
             return Premises(rules=rules, limits=kept)
         home = str(environment.home(self._base))
-        needed = (*ground.paths, str(spec.cwd / "any"))
+        needed = (*ground.paths, *secrets, str(spec.cwd / "any"))
         closed = closed_ancestors(needed, user.uid, user.gid)
         return Premises(
             rules=rules,
-            ground=Ground(tuple(for_user(ground.paths, user.uid, user.gid))),
+            ground=Ground((*for_user(ground.paths, user.uid, user.gid), *secrets)),
             user=user,
             closed=closed,
             home=home if closed_ancestors((f"{home}/any",), user.uid, user.gid) else None,

@@ -256,6 +256,10 @@ def test_a_reload_says_what_it_touched() -> None:
         "added: a, b\nremoved: c\nrestarted: d\nchanged without a restart: e\nunchanged: 1 server\n"
         "counts after the daemon's own restart: port\n"
     )
+    rotated = ReloadReport(restarted=("a", "b"), rotated={"a": ("github",), "b": ("x", "y")}, dry_run=True)
+    assert render.reload_report(rotated).plain == (
+        "would be restarted: a, b\n  a because of its secret github\n  b because of its secrets x, y\n"
+    )
     assert render.reload_report(ReloadReport(added=("a",), dry_run=True)).plain == "would be added: a\n"
     assert render.reload_report(ReloadReport()).plain == "no server changed\n"
     assert render.reload_report(ReloadReport(dry_run=True)).plain == "no server changes\n"

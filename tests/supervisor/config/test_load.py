@@ -41,6 +41,7 @@ def test_empty_registry_is_all_defaults(tmp_path, environ):
 def test_every_key_of_a_server_becomes_a_value(tmp_path, environ):
     (tmp_path / "secrets").mkdir(mode=0o700)
     (tmp_path / "secrets" / "github").touch(mode=0o600)
+    (tmp_path / "secrets" / "github").write_text("value")
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers" / "x.py").touch()
     path = write(
@@ -237,6 +238,19 @@ BAD = {
         command = ["sh"]
         env.PATH = { secret = "path" }         #! servers.i.env.PATH: PATH cannot be a secret
         """,
+    "secrets": """
+        [daemon]
+        secret_command = ["no-such-program-here", "show"]    #! daemon.secret_command: it is run without a shell
+        secret_keyring = "mcpd"      #! daemon.secret_keyring: keep one of them
+        [servers.a]
+        command = ["sh"]
+        env.A = { secret_file = "../x" }         #! servers.a.env.A: secret name '../x'
+        env.B = { secret_file = 1 }              #! servers.a.env.B: { secret_file = "NAME" }
+        env.C = { secret = "a", secret_file = "a" }    #! servers.a.env.C: { secret = "NAME" }
+        [servers.b]
+        command = ["sh"]
+        env.PATH = { secret_file = "path" }      #! servers.b.env.PATH: PATH cannot be a secret
+        """,
     "after": """
         [servers.a]
         command = ["sh"]
@@ -375,6 +389,7 @@ def test_warnings_do_not_stop_a_registry(tmp_path, environ):
         roots = ["nowhere"]          #? servers.a.roots[0]: does not exist
         tools = { deny = ["x"], rename = { x = "y" } }    #? servers.a.tools.rename.x: renamed but not shown
         env.KEY = { secret = "k" }   #? servers.a.env.KEY: the secrets directory
+        env.FILE = { secret_file = "k" }    #? servers.a.env.FILE: the secrets directory
         [servers.a-b]
         enabled = false
         command = ["no-such-program-here"]    #? servers.a-b.command: is not on mcpd's PATH

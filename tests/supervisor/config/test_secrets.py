@@ -4,17 +4,23 @@ import os
 import sys
 from pathlib import Path
 
-import keyring
 import pytest
-from keyring.backend import KeyringBackend
-from keyring.errors import KeyringLocked
 
-from mcpd.config.registry import Registry, SecretFile, SecretRef, ServerSpec
-from mcpd.config.secrets import LARGEST_SECRET, objections, resolve
+from mcpd.config.registry import SecretFile, SecretRef, ServerSpec
+from mcpd.config.secrets import (
+    LARGEST_SECRET,
+    Unusable,
+    as_text,
+    command_for,
+    objections,
+    objections_to_sources,
+    read,
+    wanted,
+)
 from mcpd.config.settings import DaemonSettings
-from mcpd.errors import ConfigError
 
 SPEC = ServerSpec(name="x", command=("sh",), env={"PLAIN": "text", "KEY": SecretRef(secret="key")})
+FILE = ServerSpec(name="x", command=("sh",), env={"KEY_FILE": SecretFile(secret_file="key")})
 
 
 @pytest.fixture
@@ -30,39 +36,40 @@ def put(folder, content, mode=0o600, name="key"):
     return path
 
 
-def registry(folder, **more):
-    settings = DaemonSettings(state_dir=Path("/s"), runtime_dir=Path("/r"), secrets_dir=folder, **more)
-    return Registry(path=Path("/r.toml"), daemon=settings, servers={"x": SPEC})
+def settings(folder, **more):
+    return DaemonSettings(state_dir=Path("/s"), runtime_dir=Path("/r"), secrets_dir=folder, **more)
 
 
-def refusal(folder):
-    with pytest.raises(ConfigError) as caught:
-        resolve(SPEC, registry(folder))
-    (problem,) = caught.value.problems
-    assert problem.key == "servers.x.env.KEY"
-    assert problem.remedy
-    assert [(variable, message) for variable, message, _ in objections(SPEC, registry(folder).daemon)] == [
-        ("KEY", problem.message)
-    ]
-    return problem.message
+def refusal(folder, spec=SPEC):
+    ((variable, message, remedy),) = objections(spec, settings(folder))
+    assert variable in ("KEY", "KEY_FILE")
+    assert remedy
+    with pytest.raises(Unusable) as caught:
+        as_text(read("key", folder), "key")
+    assert (str(caught.value), caught.value.remedy) == (message, remedy)
+    return message
+
+
+def value(folder):
+    assert list(objections(SPEC, settings(folder))) == []
+    return as_text(read("key", folder), "key")
 
 
 @pytest.mark.parametrize(
-    ("content", "value"),
-    [(b"s3cret", "s3cret"), (b"s3cret\n", "s3cret"), (b"s\n\n", "s\n"), (b"s\r\n", "s"), (b"s\r", "s\r"), (b"", "")],
+    ("content", "text"),
+    [(b"s3cret", "s3cret"), (b"s3cret\n", "s3cret"), (b"s\n\n", "s\n"), (b"s\r\n", "s"), (b"s\r", "s\r")],
 )
-def test_secret_is_the_file_without_one_line_break_at_its_end(folder, content, value):
+def test_secret_is_the_file_without_one_line_break_at_its_end(folder, content, text):
     put(folder, content)
 
-    assert resolve(SPEC, registry(folder)).env == {"PLAIN": "text", "KEY": value}
-    assert list(objections(SPEC, registry(folder).daemon)) == []
+    assert value(folder) == text
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o700])
 def test_mode_that_only_the_owner_profits_from_is_fine(folder, mode):
     put(folder, b"x", mode)
 
-    assert resolve(SPEC, registry(folder)).env["KEY"] == "x"
+    assert value(folder) == "x"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o602, 0o601, 0o666])
@@ -92,7 +99,7 @@ def test_credential_of_systemd_shows_group_bits_of_root_and_is_fine(folder):
     os.chown(put(folder, b"x", 0o440), 0, 0)
     folder.chmod(0o550)
 
-    assert resolve(SPEC, registry(folder)).env["KEY"] == "x"
+    assert value(folder) == "x"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of root")
@@ -124,11 +131,28 @@ def test_fifo_is_refused_and_holds_nobody(folder):
     assert "is not a plain file" in refusal(folder)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b", b"x" * (LARGEST_SECRET + 1)])
-def test_content_that_no_variable_can_hold_is_refused(folder, content):
+@pytest.mark.parametrize(
+    ("content", "what"), [(b"\xff\xfe", "not UTF-8"), (b"a\0b", "NUL"), (b"x" * (LARGEST_SECRET + 1), "over 64 KiB")]
+)
+def test_content_that_no_variable_can_hold_is_refused(folder, content, what):
     put(folder, content)
 
-    assert str(folder / "key") in refusal(folder)
+    assert what in refusal(folder)
+
+
+def test_a_file_may_hold_what_no_variable_can(folder):
+    put(folder, b"\xff\0\n")
+
+    assert list(objections(FILE, settings(folder))) == []
+    assert read("key", folder) == b"\xff\0\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n"])
+def test_an_empty_secret_is_a_mistake(folder, content):
+    put(folder, content)
+
+    assert "is empty" in refusal(folder)
+    assert len(list(objections(FILE, settings(folder)))) == 1
 
 
 def test_value_of_a_secret_is_in_no_message(folder):
@@ -138,116 +162,62 @@ def test_value_of_a_secret_is_in_no_message(folder):
 
 
 def test_every_unusable_secret_is_told(folder):
-    spec = ServerSpec(name="x", command=("sh",), env={"A": SecretRef(secret="a"), "B": SecretRef(secret="b")})
+    spec = ServerSpec(name="x", command=("sh",), env={"A": SecretRef(secret="a"), "B": SecretFile(secret_file="b")})
 
-    with pytest.raises(ConfigError) as caught:
-        resolve(spec, registry(folder))
-
-    assert [problem.key for problem in caught.value.problems] == ["servers.x.env.A", "servers.x.env.B"]
+    assert [variable for variable, _, _ in objections(spec, settings(folder))] == ["A", "B"]
+    assert {variable: one.name for variable, one in wanted(spec).items()} == {"A": "a", "B": "b"}
 
 
-def test_a_file_is_for_the_server_to_read(folder):
-    put(folder, b"s3cret\n")
-    spec = ServerSpec(name="x", command=("sh",), env={"KEY_FILE": SecretFile(secret_file="key")})
-    found = resolve(spec, registry(folder))
-
-    assert (found.env, found.files, found.secrets) == ({}, {"KEY_FILE": ("key", "s3cret")}, ("s3cret",))
-    assert "s3cret" not in repr(found)
-
-
-def test_repr_tells_nothing(folder):
-    put(folder, b"s3cret")
-
-    assert "s3cret" not in repr(resolve(SPEC, registry(folder)))
-
-
-@pytest.mark.parametrize(
-    "command",
-    [("sh", "-c", 'printf "%s-of-%s" s3cret "$0"'), ("sh", "-c", 'printf "s3cret-of-{name}"')],
-)
-def test_what_is_not_in_the_directory_is_asked_of_the_command(folder, command):
-    found = resolve(SPEC, registry(folder, secret_command=command))
-
-    assert found.env["KEY"] == "s3cret-of-key"
-
-
-def test_the_directory_comes_first(folder):
-    put(folder, b"mine")
-
-    assert resolve(SPEC, registry(folder, secret_command=("echo", "other"))).env["KEY"] == "mine"
+def test_with_somebody_to_ask_nothing_is_missing_yet_and_nobody_is_asked(folder):
+    asked = folder / "asked"
+    for more in ({"secret_command": ("touch", str(asked))}, {"secret_keyring": "mcpd"}):
+        assert list(objections(SPEC, settings(folder, **more))) == []
+    assert not asked.exists()
 
 
 def test_a_secret_that_others_can_read_is_not_asked_for_elsewhere(folder):
     put(folder, b"mine", mode=0o644)
-    with pytest.raises(ConfigError, match="others have access"):
-        resolve(SPEC, registry(folder, secret_command=("echo", "other")))
+
+    assert len(list(objections(SPEC, settings(folder, secret_command=("echo",))))) == 1
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("more", "command"),
     [
-        (("sh", "-c", "echo no such thing >&2; exit 3"), r"failed \(3\): no such thing"),
-        (("true",), "printed nothing"),
-        (("/no/such/program",), "cannot be run: No such file"),
-        (("sh", "-c", r"printf '\377'"), "not UTF-8"),
-        (("head", "-c", "70000", "/dev/zero", "-n"), "failed|over 64 KiB"),
+        ({}, ()),
+        ({"secret_command": ("pass", "show")}, ("pass", "show", "key")),
+        ({"secret_command": ("op", "read", "op://mcpd/{name}/password")}, ("op", "read", "op://mcpd/key/password")),
+        ({"secret_keyring": "mcpd"}, (sys.executable, "-P", "-m", "keyring", "get", "mcpd", "key")),
     ],
 )
-def test_a_command_that_does_not_help_is_told(folder, command, message):
-    with pytest.raises(ConfigError, match=message):
-        resolve(SPEC, registry(folder, secret_command=command))
+def test_a_command_is_told_the_name(folder, more, command):
+    assert command_for("key", settings(folder, **more)) == command
 
 
-def test_a_command_that_does_not_end_is_ended(folder, monkeypatch):
-    monkeypatch.setattr("mcpd.config.secrets.COMMAND_TIMEOUT", 0.1)
-    with pytest.raises(ConfigError, match="did not end within"):
-        resolve(SPEC, registry(folder, secret_command=("sh", "-c", "exec sleep 60")))
-
-
-def test_with_a_command_nothing_is_missing_yet(folder):
-    assert list(objections(SPEC, registry(folder, secret_command=("false",)).daemon)) == []
-    assert len(list(objections(SPEC, registry(folder).daemon))) == 1
-
-
-class Ring(KeyringBackend):
-    priority = 1
-
-    def get_password(self, service, username):
-        if username == "locked":
-            raise KeyringLocked
-        return {("mcpd", "key"): "from the ring"}.get((service, username))
-
-    def set_password(self, service, username, password):
-        raise NotImplementedError
-
-    def delete_password(self, service, username):
-        raise NotImplementedError
-
-
-@pytest.fixture
-def ring():
-    before = keyring.get_keyring()
-    keyring.set_keyring(Ring())
-    yield
-    keyring.set_keyring(before)
-
-
-@pytest.mark.usefixtures("ring")
-def test_the_keyring_is_asked_last(folder):
-    assert resolve(SPEC, registry(folder, secret_keyring="mcpd")).env["KEY"] == "from the ring"
-    both = registry(folder, secret_keyring="mcpd", secret_command=("echo", "from the command"))
-    assert resolve(SPEC, both).env["KEY"] == "from the command key"
-
-
-@pytest.mark.usefixtures("ring")
-@pytest.mark.parametrize(("name", "message"), [("other", "has no 'other'"), ("locked", "KeyringLocked")])
-def test_a_keyring_that_does_not_help_is_told(folder, name, message):
-    spec = ServerSpec(name="x", command=("sh",), env={"KEY": SecretRef(secret=name)})
-    with pytest.raises(ConfigError, match=message):
-        resolve(spec, registry(folder, secret_keyring="mcpd"))
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({}, []),
+        ({"secret_command": ("sh", "-c", "x")}, []),
+        ({"secret_command": ("/bin/sh",)}, []),
+        ({"secret_keyring": "mcpd"}, []),
+        ({"secret_command": ("no-such-program",)}, [("secret_command", "there is no program", True)]),
+        ({"secret_command": ("/no/such/program",)}, [("secret_command", "there is no program", True)]),
+        ({"secret_command": ("pass show",)}, [("secret_command", "there is no program 'pass show'", True)]),
+        ({"secret_command": ("./mine",)}, [("secret_command", "relative", False)]),
+        ({"secret_command": ("sh",), "secret_keyring": "x"}, [("secret_keyring", "always be asked", False)]),
+        ({"secret_keyring": "-x"}, [("secret_keyring", "cannot begin", False)]),
+    ],
+)
+def test_sources_that_cannot_work_are_told(folder, more, found):
+    told = list(objections_to_sources(settings(folder, **more), os.environ["PATH"]))
+    assert all(remedy for _, _, remedy, _ in told)
+    for (key, message, _, missing), (wanted_key, part, is_missing) in zip(told, found, strict=True):
+        assert (key, missing) == (wanted_key, is_missing)
+        assert part in message
 
 
 def test_without_the_package_the_way_out_is_told(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "keyring", None)
-    with pytest.raises(ConfigError, match=r"install mcpd-supervisor\[keyring\]"):
-        resolve(SPEC, registry(folder, secret_keyring="mcpd"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ((_, _, remedy, _),) = objections_to_sources(settings(folder, secret_keyring="mcpd"), "")
+    assert remedy == "install mcpd-supervisor[keyring]"

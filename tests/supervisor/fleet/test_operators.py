@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpd.config.diff import diff
+from mcpd.config.diff import diff, with_rotated
 from mcpd.errors import Problem
 from mcpd.fleet import operators
 from mcpd.sandbox.policy import SandboxFacts
@@ -52,7 +52,18 @@ def test_without_anything_odd_there_are_no_warnings(tmp_path: Path) -> None:
 
 def test_the_summary_names_what_changed(tmp_path: Path) -> None:
     old, new = registry(tmp_path, spec("a"), spec("b")), registry(tmp_path, spec("b", args=("-v",)), spec("c"))
-    report = operators.report(diff(old, new), new)
+    report = operators.report(diff(old, new), new, {})
 
     assert operators.summary(report) == "registry reloaded: added c; removed a; restarting b"
-    assert operators.summary(operators.report(diff(new, new), new)) == "registry reloaded: no server changed"
+    assert operators.summary(operators.report(diff(new, new), new, {})) == "registry reloaded: no server changed"
+
+
+def test_the_summary_says_which_secrets_changed(tmp_path: Path) -> None:
+    known = registry(tmp_path, spec("a"), spec("b"))
+    rotated = {"b": ("github", "gitlab")}
+    report = operators.report(with_rotated(diff(known, known), rotated), known, rotated)
+
+    assert (report.restarted, report.unchanged, report.rotated) == (("b",), ("a",), rotated)
+    assert operators.summary(report).endswith("restarting b; the secrets 'github', 'gitlab' of b changed")
+    assert operators.why_replaced("b", {"b": ("github",)}) == "the secret 'github' changed"
+    assert operators.why_replaced("a", rotated) == "its entry in the registry changed"
