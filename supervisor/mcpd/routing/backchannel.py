@@ -160,8 +160,8 @@ class Backchannel:
             return self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
         why = f"{method}: calls of several clients are under way, and it cannot be told whose this is"
         refused = self._refuse(upstream, child_id, methods.INVALID_REQUEST, why)
-        if upstream.server.interactive or not upstream.mixed:
-            return refused
+        if upstream.server.interactive or not (upstream.mixed or any(one.is_parked for one in upstream.calls.values())):
+            return refused  # the doubt is of calls that were given up: to serve one at a time would not end it
         upstream.server.interactive = True
         return (*refused, MarkInteractive(upstream.server.name))
 

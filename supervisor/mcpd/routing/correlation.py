@@ -242,11 +242,14 @@ class Upstream:
             call.is_parked and call.session.principal != session.principal for call in self.calls.values()
         )
 
-    def is_busy_for(self, session: Session) -> bool:
-        """Whether another client's calls, or other ones of this client, are being worked on."""
-        if self.party is not None or not self.active or self.owner is session:
+    def is_held_from(self, session: Session) -> bool:
+        """Whether another client's calls, or other ones of this client, are being worked on, or calls of another
+        principal wait here for input."""
+        if self.party is not None:
             return False
-        return not self._only_left_over(session)
+        if self.active and self.owner is not session and not self._only_left_over(session):
+            return True
+        return self.is_parked_on_by_others(session)
 
     def latest_call_of(self, session: Session) -> tuple[int, Call] | None:
         """The newest call that this session still waits for here; on an instance of its own, its party."""
@@ -336,7 +339,11 @@ class Server:
         if len(upstreams) == 1:
             return None if upstreams[0].draining else upstreams[0]
         free = [one for one in upstreams if not one.draining]
-        return min(free, key=lambda one: (one.era is not session.era, len(one.calls))) if free else None
+        if not free:
+            return None
+        if self.interactive:
+            return min(free, key=lambda one: (one.is_held_from(session), one.era is not session.era, len(one.calls)))
+        return min(free, key=lambda one: (one.era is not session.era, len(one.calls)))
 
     def used_by(self, session: Session) -> list[Upstream]:
         """The instances that a session's calls may go to."""

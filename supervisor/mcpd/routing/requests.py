@@ -144,7 +144,7 @@ class Requests:
         session = call.session
         call.server = server.name
         upstream = server.pick(session)
-        if upstream is None or (server.interactive and upstream.is_busy_for(session)):
+        if upstream is None or (server.interactive and upstream.is_held_from(session)):
             return self._wait(call, server, message, at)
         if not server.shared:
             server.claims[session.party] = at

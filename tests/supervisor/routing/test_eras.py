@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcpd.routing.effects import Claim, Timer
+from mcpd.routing.effects import Claim, MarkInteractive, Timer
 from mcpd.routing.sessions import Session
 from mcpd.wire.address import View
 from mcpd.wire.eras import Era
@@ -541,3 +541,27 @@ def test_nothing_is_attributed_past_a_parked_call_of_another_principal(older: Ne
     older.say("time", {"id": "q", "method": "sampling/createMessage", "params": {}})
     assert error(older.written["time"][-1])[0] == -32600
     assert sink not in older.got
+    assert older.others[-1] == MarkInteractive("time")
+
+
+def test_parked_call_holds_an_interactive_server_for_as_long_as_input_may_take(older: Newer) -> None:
+    older.router.state.servers["time"].interactive = True
+    older.router.state.input_timeout = 20.0
+    older.park(1)
+    written = len(older.written["time"])
+    _, waiting = older.request(2, "tools/call", {"name": "echo"}, who="other")
+    assert len(older.written["time"]) == written
+    older.now += 21
+    older.run(older.router.tick(older.now))
+    older.answer("time", {}, 0)  # the child had its error, and gives up
+    assert older.written["time"][-1]["method"] == "tools/call"
+    older.answer("time", {"mine": 2})
+    assert older.one(waiting)["result"]["mine"] == 2
+
+
+def test_parked_call_takes_one_instance_of_an_interactive_pool(older: Newer) -> None:
+    older.router.state.servers["time"].interactive = True
+    older.run(older.router.attach("time@2", "time", 1, info("echo"), older.now))
+    older.park(1)
+    older.request(2, "tools/call", {"name": "echo"}, who="other")
+    assert older.written["time@2"][-1]["method"] == "tools/call"
