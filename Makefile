@@ -7,7 +7,7 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help compiled start test verify conformance check cover setup clean
+.PHONY: help compiled start test verify conformance check cover soak setup clean
 
 help:
 	@echo "make start    run the daemon on etc/mcpd.toml in the foreground"
@@ -15,6 +15,7 @@ help:
 	@echo "make verify   the long suites"
 	@echo "make conformance   the official conformance suite, directly and through mcpd"
 	@echo "make check    lint, types and imports alone"
+	@echo "make soak     ten minutes of 50 servers and 100 clients while a child is killed every second"
 	@echo "make cover    the tests with branch coverage"
 	@echo "make clean    remove the environment"
 
@@ -56,6 +57,10 @@ conformance: $(VENV)/dev
 	@scripts/setup test
 	@scripts/peers conformance
 	@PYTHONPATH=tests $(BIN)/python -m contract.conformance $(BLOCKS)
+
+soak: $(VENV)/dev
+	@scripts/setup run
+	@scripts/soak $(SOAK)
 
 cover: setup
 	$(BIN)/coverage erase
