@@ -76,7 +76,6 @@ class LaunchPlan:
     """The complete environment; bubblewrap is run with it too (its own is readable from inside) and adds PWD."""
     cwd: str
     isolation: str
-    inside_pid_namespace: bool
     host_files: bool
     """The server sees the host's files, so whether its command can be executed is known before the start."""
     cookie: str
@@ -180,7 +179,6 @@ def _unsandboxed(
         env={**variables, COOKIE: cookie},
         cwd=cwd,
         isolation=UNSANDBOXED if facts.bwrap else NOT_CONTAINED,
-        inside_pid_namespace=facts.bwrap is not None,
         host_files=user is None,
         cookie=cookie,
         user=user,
@@ -225,7 +223,6 @@ def _contained(
         env={**inside_environment(rules, env, base), COOKIE: cookie},
         cwd=cwd,
         isolation=rules.profile,
-        inside_pid_namespace=True,
         host_files=False,
         cookie=cookie,
         data=(premises.filter, *files.values()),

@@ -201,7 +201,8 @@ class Warden:
     def _limits(self, spec: ServerSpec, rules: Rules, user: Identity | None, registry: Registry) -> Limits:
         controllers = self._cgroups.controllers if self._cgroups is not None else frozenset()
         if spec.limits.enforce == "cgroup" and (why := missing_for_cgroup(controllers)):
-            raise SpawnError("sandbox", f'servers.{spec.name}.limits.enforce = "cgroup": {why}')
+            reason = f": {self.facts.cgroups_reason}" if self._cgroups is None else ""
+            raise SpawnError("sandbox", f'servers.{spec.name}.limits.enforce = "cgroup": {why}{reason}')
         alone = rules.contained if user is None else registry.sandbox.run_as == "dynamic"
         return limits(spec.limits, controllers=controllers, counts_processes=alone and self.facts.counts_processes)
 
