@@ -41,9 +41,9 @@ async def test_a_running_server(tmp_path: Path) -> None:
             "unsandboxed",
         )
         assert (status.calls, status.calls_total, status.restarts, status.last_error) == (0, 1, 0, None)
-        assert status.pid == int(await ship.call("time", "pid")) or status.pid is not None
+        assert "mcp_peer" in Path(f"/proc/{status.pid}/cmdline").read_text()
         assert (status.rss or 0) > 2**20
-        assert (status.cpu or 0) >= 0
+        assert status.cpu is not None
         assert 0 <= (status.uptime or -1) < 60
         assert (detail.server_name, detail.server_version) == ("peer", "1.2.3")
         assert detail.argv[0] == sys.executable
