@@ -85,10 +85,10 @@ def _now(row: PinStatus) -> str:
 
 
 def difference(one: PinDifference) -> Text:
-    """A readable difference of one tool, or of the instructions."""
+    """A readable difference of one tool, prompt or template, or of the instructions."""
     from rich.text import Text
 
-    what = f"tool {clean(one.tool)}" if one.tool else "instructions"
+    what = f"{one.kind} {clean(one.name)}" if one.name else one.kind
     word = "new" if one.before is None else "gone" if one.after is None else "changed"
     result = Text().append(f"{what}: {word}\n", "bold")
     for line in difflib.unified_diff(_lines(one.before), _lines(one.after), lineterm="", n=2):

@@ -299,9 +299,10 @@ class PinStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PinDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as it was pinned, as canonical JSON; `tool` is empty for the instructions, `before` is None
-    for what is new, `after` for what is gone."""
+    """One thing that is not as it was pinned, as canonical JSON. `kind`: tool, prompt, template or instructions, which
+    have no `name`; `before` is None for what is new, `after` for what is gone."""
 
-    tool: str
+    kind: str
+    name: str
     before: str | None = None
     after: str | None = None

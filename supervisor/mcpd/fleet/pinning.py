@@ -22,7 +22,8 @@ class PinOffice:
     def differences(self, server: str) -> list[PinDifference]:
         self._spec(server)
         return [
-            PinDifference(tool=one.tool, before=one.before, after=one.after) for one in self._pins.differences(server)
+            PinDifference(kind=one.kind, name=one.name, before=one.before, after=one.after)
+            for one in self._pins.differences(server)
         ]
 
     def approve(self, server: str) -> PinStatus:
@@ -41,7 +42,7 @@ class PinOffice:
     def _status(self, spec: ServerSpec) -> PinStatus:
         pinned, seen = self._pins.pinned(spec.name), self._pins.seen(spec.name)
         found = self._pins.differences(spec.name)
-        tools = [one for one in found if one.tool]
+        entries = [one for one in found if one.kind != "instructions"]
         return PinStatus(
             server=spec.name,
             policy=spec.pin,
@@ -49,10 +50,10 @@ class PinOffice:
             seen=seen is not None,
             tools=len(pinned.tools) if pinned is not None else 0,
             sha256=pinned.sha256 if pinned is not None else "",
-            changed=tuple(one.tool for one in tools if one.before is not None and one.after is not None),
-            added=tuple(one.tool for one in tools if one.before is None),
-            removed=tuple(one.tool for one in tools if one.after is None),
-            instructions_changed=len(tools) < len(found),
+            changed=tuple(one.label for one in entries if one.before is not None and one.after is not None),
+            added=tuple(one.label for one in entries if one.before is None),
+            removed=tuple(one.label for one in entries if one.after is None),
+            instructions_changed=len(entries) < len(found),
         )
 
     def _spec(self, server: str) -> ServerSpec:

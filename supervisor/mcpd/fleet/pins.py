@@ -1,8 +1,8 @@
-"""Tool pinning: what a server offered when it was first seen, and whether it still offers the same.
+"""Pinning: what a server offered when it was first seen, and whether it still offers the same.
 
 A server that is trusted for what its tools say can change what they say later (a "rug pull"), and a model takes what
 stands there for instructions. So the first catalogue is kept in a lock file beside the registry, and each later one is
-compared with it.
+compared with it: tools, prompts, resource templates and instructions. Not resources: they are data that comes and goes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import hashlib
 import json
 import os
 import secrets
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
 
 from mcpd.config.registry import ServerSpec
+from mcpd.fleet.oddities import hidden_characters, oddities
 from mcpd.routing.correlation import Hold
 from mcpd.routing.info import Lists, ServerInfo
 from mcpd.wire.jsonrpc import WireError, dump, members, pack, text, value_of
@@ -31,18 +31,27 @@ VERSION: Final = 1
 LARGEST: Final = 64 * 2**20
 MOST_FLAGS: Final = 20
 """So many oddities of one catalogue are told; the rest is only counted."""
-JOINERS: Final = frozenset("\u200d\ufe0e\ufe0f")
-"""What stands inside emoji, and hides nothing."""
 
+Kind = Literal["tool", "prompt", "template", "instructions"]
+KINDS: Final[tuple[Kind, ...]] = ("tool", "prompt", "template")
 log = structlog.get_logger("mcpd.pins")
 
 
-class Pinned(msgspec.Struct, frozen=True):
-    """A server as it was pinned. `tools`: by name, canonical JSON (sorted keys, no blanks) of the whole entry."""
+class Pinned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A server as it was pinned: by name (templates by URI), canonical JSON (sorted keys, no blanks) of whole entries.
+
+    `prompts` and `templates` are None where it was pinned by a version that did not look at them.
+    """
 
     sha256: str
     instructions: str | None
     tools: dict[str, str]
+    prompts: dict[str, str] | None = None
+    templates: dict[str, str] | None = None
+
+    def of(self, kind: Kind) -> dict[str, str]:
+        """The entries of a kind."""
+        return (self.tools if kind == "tool" else self.prompts if kind == "prompt" else self.templates) or {}
 
 
 class _LockFile(msgspec.Struct, frozen=True):
@@ -54,9 +63,15 @@ class _LockFile(msgspec.Struct, frozen=True):
 class Difference:
     """What is other than it was pinned. Values are canonical JSON; `before` is None for what is new."""
 
-    tool: str  # "" for the instructions
+    kind: Kind
+    name: str  # "" for the instructions
     before: str | None
     after: str | None
+
+    @property
+    def label(self) -> str:
+        """What it is, for people: tools by their name, others by what they are too."""
+        return self.name if self.kind == "tool" else f"{self.kind} {self.name}".rstrip()
 
 
 class Pins:
@@ -95,6 +110,11 @@ class Pins:
         if spec.pin == "allow":
             return info, None
         before = self._pinned.get(spec.name)
+        if before is not None and before.prompts is None:
+            before = _completed(before, now)
+            self._pin(spec.name, before)
+            if len(self._unwritten) == 1:
+                self._soon(self.write)
         if before is None:
             self._pin(spec.name, now)
             if len(self._unwritten) == 1:
@@ -168,11 +188,21 @@ class Pins:
 
     def _flag(self, server: str, now: Pinned, servers: Collection[str]) -> None:
         before = self._pinned.get(server)
-        found = list(oddities(server, now, servers, known=before))
+        found = list(self._oddities(server, now, servers, before))
         for one in found[:MOST_FLAGS]:
             self.tell(server, one)
         if len(found) > MOST_FLAGS:
             self.tell(server, f"{len(found) - MOST_FLAGS} more oddities in its catalogue")
+
+    def _oddities(self, server: str, now: Pinned, servers: Collection[str], known: Pinned | None) -> Iterator[str]:
+        """What is odd in what is new since `known`."""
+        if now.instructions is not None and (known is None or known.instructions != now.instructions):
+            yield from (f"its instructions have {one}" for one in hidden_characters(now.instructions))
+        for kind in KINDS:
+            before = {} if known is None else known.of(kind)
+            for name, entry in now.of(kind).items():
+                if before.get(name) != entry:
+                    yield from oddities(server, kind, name, entry, servers)
 
     def _pin(self, server: str, now: Pinned) -> None:
         self._pinned[server] = now
@@ -205,14 +235,29 @@ def canonical(raw: bytes) -> str:
 
 def pinned_of(info: ServerInfo) -> Pinned:
     """What there is to pin: entries without a usable name are shown to nobody."""
-    tools: dict[str, str] = {}
-    for entry in info.lists.tools:
-        with contextlib.suppress(WireError, KeyError):
-            tools.setdefault(text(members(entry)["name"]), canonical(entry))
-    # what cannot be encoded (half a surrogate pair) could not be kept
-    clean = {_encodable(name): _encodable(entry) for name, entry in tools.items()}
-    found = Pinned("", None if info.instructions is None else _encodable(info.instructions), clean)
+    found = Pinned(
+        "",
+        None if info.instructions is None else _encodable(info.instructions),
+        _entries(info.lists.tools, "name"),
+        _entries(info.lists.prompts, "name"),
+        _entries(info.lists.templates, "uriTemplate"),
+    )
     return msgspec.structs.replace(found, sha256=_digest(found))
+
+
+def _completed(before: Pinned, now: Pinned) -> Pinned:
+    """What was pinned when only tools were, with what else there is now."""
+    whole = msgspec.structs.replace(before, prompts=now.prompts, templates=now.templates)
+    return msgspec.structs.replace(whole, sha256=_digest(whole))
+
+
+def _entries(listed: Iterable[bytes], key: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in listed:
+        with contextlib.suppress(WireError, KeyError):
+            found.setdefault(text(members(entry)[key]), canonical(entry))
+    # what cannot be encoded (half a surrogate pair) could not be kept
+    return {_encodable(name): _encodable(entry) for name, entry in found.items()}
 
 
 def _encodable(found: str) -> str:
@@ -220,18 +265,22 @@ def _encodable(found: str) -> str:
 
 
 def _digest(pinned: Pinned) -> str:
-    whole = json.dumps([pinned.instructions, pinned.tools], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    parts: list[Any] = [pinned.instructions, pinned.tools]
+    if pinned.prompts or pinned.templates:  # without any the digest is that of a version that knew none
+        parts += [pinned.prompts, pinned.templates]
+    whole = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def _differences(before: Pinned, after: Pinned) -> Iterator[Difference]:
     if before.instructions != after.instructions:
         spelt = [None if one.instructions is None else json.dumps(one.instructions) for one in (before, after)]
-        yield Difference("", *spelt)
-    for name in {**before.tools, **after.tools}:
-        old, new = before.tools.get(name), after.tools.get(name)
-        if old != new:
-            yield Difference(name, old, new)
+        yield Difference("instructions", "", *spelt)
+    for kind in KINDS:
+        for name in {**before.of(kind), **after.of(kind)}:
+            old, new = before.of(kind).get(name), after.of(kind).get(name)
+            if old != new:
+                yield Difference(kind, name, old, new)
 
 
 def summary(differences: Iterable[Difference]) -> str:
@@ -239,10 +288,10 @@ def summary(differences: Iterable[Difference]) -> str:
     words: dict[str, list[str]] = {"changed": [], "new": [], "gone": []}
     instructions = ""
     for one in differences:
-        if not one.tool:
+        if one.kind == "instructions":
             instructions = "other instructions"
         else:
-            words["new" if one.before is None else "gone" if one.after is None else "changed"].append(one.tool)
+            words["new" if one.before is None else "gone" if one.after is None else "changed"].append(one.label)
     parts = [f"{word}: {_some(names)}" for word, names in words.items() if names]
     return "; ".join([*parts, *([instructions] if instructions else [])]) or "nothing"
 
@@ -253,17 +302,14 @@ def _some(names: list[str]) -> str:
 
 def _held(before: Pinned, now: Pinned, info: ServerInfo) -> tuple[ServerInfo, Hold]:
     """The pinned version of all that is there."""
-    good = frozenset(name for name, entry in now.tools.items() if before.tools.get(name) == entry)
-    kept: list[bytes] = []
-    for entry in info.lists.tools:
-        with contextlib.suppress(WireError, KeyError):
-            name = text(members(entry)["name"])
-            if name in good:
-                kept.append(entry)
-            elif name in before.tools:
-                kept.append(before.tools[name].encode())
-    hold = Hold(good, frozenset(now.tools) - good)
-    lists: Lists = replace(info.lists, tools=tuple(kept))
+    tools, prompts = _good(before, now, "tool"), _good(before, now, "prompt")
+    hold = Hold(tools, frozenset(now.of("tool")) - tools, prompts, frozenset(now.of("prompt")) - prompts)
+    lists: Lists = replace(
+        info.lists,
+        tools=_kept(info.lists.tools, "name", before.of("tool"), tools),
+        prompts=_kept(info.lists.prompts, "name", before.of("prompt"), prompts),
+        templates=_kept(info.lists.templates, "uriTemplate", before.of("template"), _good(before, now, "template")),
+    )
     if before.instructions == now.instructions:
         return replace(info, lists=lists), hold
     result: dict[str, Any] = dict(members(info.result))
@@ -273,64 +319,20 @@ def _held(before: Pinned, now: Pinned, info: ServerInfo) -> tuple[ServerInfo, Ho
     return replace(info, lists=lists, instructions=before.instructions, result=pack(result)), hold
 
 
-# what is odd in a catalogue
+def _good(before: Pinned, now: Pinned, kind: Kind) -> frozenset[str]:
+    """The names of what is as it was pinned."""
+    pinned = before.of(kind)
+    return frozenset(name for name, entry in now.of(kind).items() if pinned.get(name) == entry)
 
 
-def oddities(server: str, now: Pinned, servers: Collection[str], known: Pinned | None = None) -> Iterator[str]:
-    """What a person would not see, or would mistake, in what is new in a catalogue since `known`."""
-    if now.instructions is not None and (known is None or known.instructions != now.instructions):
-        yield from (f"its instructions have {one}" for one in hidden_characters(now.instructions))
-    for name, entry in now.tools.items():
-        if known is not None and known.tools.get(name) == entry:
-            continue
-        yield from (f"tool {shown(name)!r} has {one}" for one in hidden_characters("".join(_strings(entry))))
-        other = claimed(name, server, servers)
-        if other is not None:
-            yield f"tool {shown(name)!r} has a name that looks like one of server {other!r}"
-
-
-def hidden_characters(found: str) -> list[str]:
-    """The kinds of characters in a text that are not seen, or that turn around what is."""
-    kinds: dict[str, str] = {}
-    for char in set(found):
-        category = unicodedata.category(char)
-        if char in JOINERS or char in "\n\t\r" or category not in ("Cf", "Cc", "Co", "Cn", "Zl", "Zp"):
-            continue
-        bidirectional = unicodedata.bidirectional(char) in _TURNING
-        kinds[char] = f"{'a bidirectional control' if bidirectional else 'a hidden character'} (U+{ord(char):04X})"
-    return [kinds[char] for char in sorted(kinds)]
-
-
-_TURNING: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-
-
-def claimed(tool: str, server: str, servers: Collection[str]) -> str | None:
-    """Another server whose name a tool takes, so that it looks like one of that server's."""
-    lowered = unicodedata.normalize("NFKC", tool).lower()
-    for other in servers:
-        if other != server and any(lowered.startswith(other + mark) for mark in ("__", ".", "/")):
-            return other
-        if other != server and lowered == other:
-            return other
-    return None
-
-
-def shown(found: str) -> str:
-    """Text in which nothing is hidden."""
-    return "".join(
-        f"<U+{ord(char):04X}>" if char not in "\n\t" and unicodedata.category(char)[0] in "CZ" and char != " " else char
-        for char in found
-    )
-
-
-def _strings(entry: str) -> Iterator[str]:
-    """All texts in a JSON value, keys too."""
-    waiting: list[Any] = [json.loads(entry)]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, list):
-            waiting += value
+def _kept(listed: Iterable[bytes], key: str, pinned: Mapping[str, str], good: Collection[str]) -> tuple[bytes, ...]:
+    """A list in which what is new is left out, and what is other is as it was pinned."""
+    kept: list[bytes] = []
+    for entry in listed:
+        with contextlib.suppress(WireError, KeyError):
+            name = text(members(entry)[key])
+            if name in good:
+                kept.append(entry)
+            elif name in pinned:
+                kept.append(pinned[name].encode())
+    return tuple(kept)

@@ -271,10 +271,13 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Of a server whose tools are kept as they were pinned: which still are, and which are there but others now."""
+    """Of a server that is kept as it was pinned: which tools and prompts still are as they were, and which are there
+    but others now."""
 
     good: frozenset[str]
     changed: frozenset[str]
+    good_prompts: frozenset[str] = frozenset()
+    changed_prompts: frozenset[str] = frozenset()
 
 
 class Server:

@@ -78,6 +78,11 @@ class Requests:
         }
         ruled: dict[str, Handler] = {methods.TOOLS_LIST: self._list("tools"), methods.TOOLS_CALL: self._call_tool}
         self._of_ruled: dict[str, Handler] = {**self._common, **ruled}
+        self._of_held: dict[str, Handler] = {
+            methods.PROMPTS_LIST: self._list("prompts"),
+            methods.TEMPLATES_LIST: self._list("templates"),
+            methods.PROMPTS_GET: self._get_prompt,
+        }
         # the per-request era has other methods of its own, and not those of the handshake
         newer: dict[str, Handler] = {
             **dict.fromkeys(self._common, self._unknown),
@@ -120,6 +125,8 @@ class Requests:
                 return known(call, message, at)
             if sight is not None and server.name in sight.partial:  # its tools were granted, and nothing else
                 return self._unknown(call, message, at)
+            if server.hold is not None and method in self._of_held:
+                return self._of_held[method](call, message, at)
             if method.startswith("tasks/") and server.shared:  # its lists would show one client's tasks to another
                 return self._unknown(call, message, at)
             if server.phase is Phase.IDLE and method in self._lists:  # known, without starting it
@@ -399,7 +406,7 @@ class Requests:
         server, own = target
         call.name = own
         if server.hold is not None and own not in server.hold.good:
-            return self._held(call, server, own)
+            return self._held(call, server, "tool", own, server.hold.changed)
         if call.session.prefixed:
             call.on_result = self._learner(server.name)
         if own == public and not call.session.compact:
@@ -413,13 +420,12 @@ class Requests:
         found = compact.search_result if tool == compact.SEARCH else compact.describe_result
         return found(index, arguments)
 
-    def _held(self, call: Call, server: Server, tool: str) -> Sequence[Effect]:
-        """A tool that is not the one that was pinned is refused until an operator has looked at it."""
-        assert server.hold is not None
-        if tool not in server.hold.changed:
-            return self.fail(call, methods.INVALID_PARAMS, f"Unknown tool: {tool}")
+    def _held(self, call: Call, server: Server, kind: str, name: str, changed: frozenset[str]) -> Sequence[Effect]:
+        """What is not the one that was pinned is refused until an operator has looked at it."""
+        if name not in changed:
+            return self.fail(call, methods.INVALID_PARAMS, f"Unknown {kind}: {name}")
         why = (
-            f"tool {tool!r} of server {server.name!r} is held back: it is not what it was when it was pinned; "
+            f"{kind} {name!r} of server {server.name!r} is held back: it is not what it was when it was pinned; "
             f"an operator can look at it with `mcpctl pins diff {server.name}`, and approve it"
         )
         return self.fail(call, methods.SERVER_UNAVAILABLE, why)
@@ -432,6 +438,8 @@ class Requests:
             return self.fail(call, methods.INVALID_PARAMS, f"Unknown prompt: {public}")
         server, own = target
         call.name = own
+        if server.hold is not None and own not in server.hold.good_prompts:
+            return self._held(call, server, "prompt", own, server.hold.changed_prompts)
         return self.forward(call, server, message, pack({**found, "name": dump(own)}), at)
 
     def _read_resource(self, call: Call, message: Message, at: float) -> Sequence[Effect]:

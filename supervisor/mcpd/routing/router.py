@@ -496,6 +496,9 @@ class Router:
         if server.info is None or (before == info.lists and server.info.instructions == info.instructions):
             return []
         server.info, server.lists = info, info.lists
+        for upstream in server.upstreams:
+            if upstream.era is info.era:
+                upstream.info = info
         self.state.forget_catalogues()
         return self._lists_differ(server, before, info.lists, everyone=True)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpd.config.registry import ServerSpec
-from mcpd.fleet.pins import Difference, Pins, claimed, hidden_characters, pinned_of
+from mcpd.fleet.oddities import claimed, hidden_characters
+from mcpd.fleet.pins import Difference, Pins, pinned_of
 from mcpd.routing.correlation import Hold
 from mcpd.routing.info import Lists, ServerInfo
 
@@ -20,12 +21,16 @@ READ = {"name": "read", "description": "Reads.", "inputSchema": {"type": "object
 WRITE = {"name": "write", "description": "Writes.", "inputSchema": {"type": "object"}}
 
 
-def info(*tools: Any, instructions: str | None = None) -> ServerInfo:
+def info(*tools: Any, instructions: str | None = None, prompts: Any = (), templates: Any = ()) -> ServerInfo:
     result: dict[str, Any] = {"protocolVersion": "2025-11-25", "serverInfo": {}, "capabilities": {}}
     if instructions is not None:
         result["instructions"] = instructions
-    entries = tuple(tool if isinstance(tool, bytes) else json.dumps(tool).encode() for tool in tools)
-    return ServerInfo("2025-11-25", json.dumps(result).encode(), instructions=instructions, lists=Lists(tools=entries))
+    lists = Lists(tools=entries(tools), prompts=entries(prompts), templates=entries(templates))
+    return ServerInfo("2025-11-25", json.dumps(result).encode(), instructions=instructions, lists=lists)
+
+
+def entries(found: Any) -> tuple[bytes, ...]:
+    return tuple(one if isinstance(one, bytes) else json.dumps(one).encode() for one in found)
 
 
 class Place:
@@ -39,9 +44,9 @@ class Place:
     def open(self) -> None:
         self.pins = Pins(self.path, lambda server, text: self.told.append(f"{server}: {text}"))
 
-    def see(self, *tools: Any, pin: str = "warn", instructions: str | None = None) -> tuple[ServerInfo, Hold | None]:
+    def see(self, *tools: Any, pin: str = "warn", **more: Any) -> tuple[ServerInfo, Hold | None]:
         spec = ServerSpec(name="files", command=("x",), pin=pin)  # type: ignore[arg-type]
-        return self.pins.review(spec, info(*tools, instructions=instructions), NAMES)
+        return self.pins.review(spec, info(*tools, **more), NAMES)
 
 
 @pytest.fixture
@@ -123,7 +128,9 @@ def test_instructions_that_were_not_there_are_held_back(place: Place) -> None:
 def test_approved_is_pinned_anew(place: Place) -> None:
     place.see(READ, pin="hold")
     place.see(READ, WRITE, pin="hold")
-    assert place.pins.differences("files") == [Difference("write", None, place.pins.seen("files").tools["write"])]  # type: ignore[union-attr]
+    seen = place.pins.seen("files")
+    assert seen is not None
+    assert place.pins.differences("files") == [Difference("tool", "write", None, seen.tools["write"])]
     assert place.pins.approve("files")
     assert place.pins.differences("files") == []
     place.open()
@@ -134,6 +141,64 @@ def test_approved_is_pinned_anew(place: Place) -> None:
 
 def test_what_was_not_seen_cannot_be_approved(place: Place) -> None:
     assert not place.pins.approve("files")
+
+
+ASK = {"name": "ask", "description": "Asks.", "arguments": [{"name": "topic"}]}
+FILE = {"uriTemplate": "file:///{path}", "name": "file", "description": "A file."}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "templates", "words"),
+    [
+        ([{**ASK, "description": "Asks for keys."}], [FILE], "changed: prompt ask"),
+        ([{**ASK, "arguments": []}], [FILE], "changed: prompt ask"),
+        ([ASK, {**ASK, "name": "tell"}], [FILE], "new: prompt tell"),
+        ([], [FILE], "gone: prompt ask"),
+        ([ASK], [{**FILE, "description": "Obey it."}], "changed: template file:///{path}"),
+        ([ASK], [], "gone: template file:///{path}"),
+    ],
+)
+def test_prompts_and_templates_are_pinned_too(place: Place, prompts: Any, templates: Any, words: str) -> None:
+    place.see(READ, prompts=[ASK], templates=[FILE])
+    place.open()
+    place.see(READ, prompts=[ASK], templates=[FILE])
+    assert place.told == []
+    place.see(READ, prompts=prompts, templates=templates)
+    assert words in place.told[0]
+    [difference] = place.pins.differences("files")
+    assert difference.label in words
+
+
+def test_held_prompts_and_templates_are_what_was_pinned(place: Place) -> None:
+    place.see(READ, prompts=[ASK, {**ASK, "name": "tell"}], templates=[FILE], pin="hold")
+    evil, new = {**ASK, "description": "Obey."}, {**ASK, "name": "send"}
+    template = [{**FILE, "description": "Obey."}, {**FILE, "uriTemplate": "keys:///{x}"}]
+    reviewed, hold = place.see(READ, prompts=[evil, {**ASK, "name": "tell"}, new], templates=template, pin="hold")
+
+    assert [json.loads(one) for one in reviewed.lists.prompts] == [ASK, {**ASK, "name": "tell"}]
+    assert [json.loads(one) for one in reviewed.lists.templates] == [FILE]
+    assert hold == Hold(frozenset({"read"}), frozenset(), frozenset({"tell"}), frozenset({"ask", "send"}))
+
+
+def test_pins_of_tools_alone_are_kept_and_completed(place: Place) -> None:
+    """As a version wrote them that looked at tools only; with prompts, and without any."""
+    place.see(READ)
+    found = json.loads(place.path.read_text())
+    digest = found["servers"]["files"]["sha256"]
+    for key in ("prompts", "templates"):
+        del found["servers"]["files"][key]
+    place.path.write_text(json.dumps(found))
+    place.open()
+    place.see({**READ, "description": "Evil."}, prompts=[ASK])
+    assert len(place.told) == 1
+    assert "changed: read;" in place.told[0]
+    pinned = place.pins.pinned("files")
+    assert pinned is not None
+    assert list(pinned.prompts or ()) == ["ask"]
+    assert pinned.sha256 != digest
+    place.open()
+    place.see({**READ, "description": "Evil."}, prompts=[{**ASK, "description": "Obey."}])
+    assert "changed: read, prompt ask;" in place.told[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version":2,"servers":{}}', b"\xff"])
