@@ -30,6 +30,7 @@ INSTALL = "install the package bubblewrap (apt, dnf and pacman call it so)"
 OLDEST_COUNTING = (5, 14)
 """Since then a user namespace has a count of its own of processes (linux commit 21d1c5e386bc)."""
 _SMALL = 24
+_LIMITED = f"ulimit -u {_SMALL} 2>/dev/null || ulimit -p {_SMALL} && "
 
 _SELF_TEST = "import os; assert os.getpid() < 10 and os.readlink('/proc/self') == str(os.getpid())"
 _WALL_TEST = """
@@ -65,7 +66,7 @@ print(json.dumps({
 
 
 def probe(bwrap: str | None = None) -> SandboxFacts:
-    """Run bubblewrap as servers will be run; blocks for some 200 ms, so it is called once, before anything starts."""
+    """Run bubblewrap as servers will be run; blocks for some 60 ms, so it is called once, before anything starts."""
     found = bwrap or shutil.which("bwrap") or shutil.which("bwrap", path=DEFAULT_PATH)
     if found is None:
         return SandboxFacts(None, "", f"bubblewrap is not installed: {INSTALL}")
@@ -73,12 +74,15 @@ def probe(bwrap: str | None = None) -> SandboxFacts:
     if version.returncode != 0:
         return SandboxFacts(None, "", f"{found} --version failed: {_last_line(version.stderr, version.returncode)}")
     name = version.stdout.strip().removeprefix("bubblewrap ")
-    python = (sys.executable, "-I", "-S", "-c", _SELF_TEST)
+    walled = _tried_walls(SandboxFacts(found, name, "", setpriv=shutil.which("setpriv", path=DEFAULT_PATH)))
+    if not walled.weakness:
+        return walled
+    python = (sys.executable, "-I", "-S", "-c", _SELF_TEST)  # a part of the walls: is that part possible, at least?
     tried = _run((*bubblewrap.pid_namespace(found, "/"), "--json-status-fd", "1", "--", *python))
     if tried.returncode != 0 or '"exit-code": 0' not in tried.stdout:
         why = _last_line(tried.stderr, tried.returncode)
         return SandboxFacts(None, name, f"bubblewrap cannot make a pid namespace here: {why}{_hint(tried.stderr)}")
-    return _tried_walls(SandboxFacts(found, name, "", setpriv=shutil.which("setpriv", path=DEFAULT_PATH)))
+    return walled
 
 
 def find_launcher() -> str | None:
@@ -103,24 +107,28 @@ def _tried_walls(facts: SandboxFacts) -> SandboxFacts:
     attempts = [able] if os.geteuid() == 0 else [replace(able, forbids_user_namespaces=True), able]
     problem = ""
     for attempt in attempts:
-        problem = _problem_with(attempt, architecture)
+        problem, counts = _problem_with(attempt, architecture)
         if not problem:
-            counted = _counts_processes(attempt, architecture)
-            return replace(attempt, counts_processes=counted)
+            return replace(attempt, counts_processes=counts)
     return replace(facts, weakness=problem)
 
 
-def _problem_with(facts: SandboxFacts, architecture: seccomp.Architecture) -> str:
-    """Why a server cannot be contained with these; empty: it was, and looked around itself."""
+def _problem_with(facts: SandboxFacts, architecture: seccomp.Architecture) -> tuple[str, bool]:
+    """Why a server cannot be contained with these; empty: it was, and looked around itself. And whether a limit of
+    processes can be set inside, and there is a count that is the server's own."""
     planned = _probe_plan(facts, architecture)
-    code, output, errors = _run_plan(planned, "")
+    counting = _kernel_counts()
+    code, output, errors = _run_plan(planned, _LIMITED if counting else "")
+    if code > 0 and counting:  # the limit cannot be set, or it counts others: without it, then
+        counting = False
+        code, output, errors = _run_plan(planned, "")
     if code != 0:
-        return f"bubblewrap cannot contain a server here: {_last_line(errors, code)}{_hint(errors)}"
+        return f"bubblewrap cannot contain a server here: {_last_line(errors, code)}{_hint(errors)}", False
     try:
         seen = json.loads(output)
     except ValueError:
-        return f"the sandbox's own test said nothing that can be read: {output[:200]!r}"
-    return _hole(seen, planned)
+        return f"the sandbox's own test said nothing that can be read: {output[:200]!r}", False
+    return _hole(seen, planned), counting and seen.get("processes") == _SMALL
 
 
 def _hole(seen: Mapping[str, object], planned: LaunchPlan) -> str:
@@ -151,17 +159,10 @@ def _names(value: object) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else []
 
 
-def _counts_processes(facts: SandboxFacts, architecture: seccomp.Architecture) -> bool:
-    """Whether a limit of processes can be set inside, and there is a count that is the server's own."""
+def _kernel_counts() -> bool:
     release = platform.release().split(".")
     version = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in release[:2])
-    if os.geteuid() != 0 and version < OLDEST_COUNTING:
-        return False
-    prefix = f"ulimit -u {_SMALL} 2>/dev/null || ulimit -p {_SMALL} && "
-    code, output, _ = _run_plan(_probe_plan(facts, architecture), prefix)
-    with contextlib.suppress(ValueError):
-        return code == 0 and json.loads(output).get("processes") == _SMALL
-    return False
+    return os.geteuid() == 0 or version >= OLDEST_COUNTING
 
 
 def _probe_plan(facts: SandboxFacts, architecture: seccomp.Architecture) -> LaunchPlan:
