@@ -6,11 +6,12 @@ only, no asyncio, small and quickly there. It finds the daemon's socket here; `s
 
 from __future__ import annotations
 
+# the modules on top of these two load as much as everything else here together
+import _signal  # type: ignore[import-not-found]
+import _socket
 import errno
 import os
 import select
-import signal
-import socket
 import sys
 import time
 from functools import partial
@@ -77,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
     if options.help:
         os.write(1, USAGE.encode())
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # nothing is to be saved: the daemon sees the connection close
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(number, _signal.SIG_DFL)  # nothing is to be saved: the daemon sees the connection close
     try:
         places = socket_paths(options, os.environ, os.getuid())
     except ValueError as problem:
@@ -174,7 +175,9 @@ def _runtime_dir_of(path: str | None) -> str | None:
         raise ValueError(f"{path} cannot be read: {problem.strerror}; name the registry with --config") from None
     if b"runtime_dir" not in data:
         return None
-    import tomllib  # costs as much as everything else here together
+    if (plain := _plain_runtime_dir(data)) is not None:
+        return _below(path, plain)
+    import tomllib  # costs more than everything else here together
 
     try:
         value = tomllib.loads(data.decode()).get("daemon", {}).get("runtime_dir")
@@ -184,7 +187,32 @@ def _runtime_dir_of(path: str | None) -> str | None:
             raise ValueError(f"{path}: {problem}; mcpd check says more") from None
     if value is None:
         return None
-    return os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(str(value)))
+    return _below(path, str(value))
+
+
+def _below(registry: str, path: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(registry)), os.path.expanduser(path))
+
+
+def _plain_runtime_dir(data: bytes) -> str | None:
+    """The key where it is written as it always is: once, on a line of its own in [daemon], as a plain string. None if a
+    parser has to say (a text of several lines may hold anything that looks like this)."""
+    if data.count(b"runtime_dir") != 1 or b'"""' in data or b"'''" in data:
+        return None
+    table = b""
+    for line in data.split(b"\n"):
+        line = line.strip()
+        if line.startswith(b"["):
+            table = line
+        elif line.startswith(b"runtime_dir"):
+            key, _, value = line.partition(b"=")
+            value = value.strip()
+            quote, inner = value[:1], value[1:-1]
+            whole = len(value) > 2 and quote in (b'"', b"'") and value[-1:] == quote
+            if table != b"[daemon]" or key.strip() != b"runtime_dir" or not whole:
+                return None
+            return inner.decode(errors="surrogateescape") if b"\\" not in inner and quote not in inner else None
+    return None
 
 
 def _apparent_runtime_dir(data: bytes) -> str | None:
@@ -196,14 +224,14 @@ def _apparent_runtime_dir(data: bytes) -> str | None:
     return (found[1] or found[2]).decode(errors="surrogateescape") if found else None
 
 
-def reach(places: Sequence[str]) -> socket.socket:
+def reach(places: Sequence[str]) -> _socket.socket:
     """A connection to the daemon at the first of these places where one listens.
 
     Raises Ended (69) if there is none that is for us and to be trusted.
     """
     refused = closed = ""
     for path in places:
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             link.settimeout(CONNECT_TIMEOUT)
             link.connect(path)
@@ -224,20 +252,20 @@ def reach(places: Sequence[str]) -> socket.socket:
     raise Ended(UNAVAILABLE, f"no mcpd is running ({refused}); start one with mcpd start, or use --spawn")
 
 
-def check_peer(link: socket.socket, path: str) -> None:
+def check_peer(link: _socket.socket, path: str) -> None:
     """Raise PermissionError unless the daemon can be believed to be the one that is meant (`trust`)."""
     uid = peer_uid(link)
     if not is_trusted(path, uid):
         raise PermissionError(errno.EPERM, f"belongs to user {uid}, to whom root has not given the directory", path)
 
 
-def peer_uid(link: socket.socket) -> int:
+def peer_uid(link: _socket.socket) -> int:
     """Whose process listens at the other end (unix(7), SO_PEERCRED)."""
-    credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS)
+    credentials = link.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _PEER_CREDENTIALS)
     return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
-def spawn(config: str | None, places: Sequence[str], command: Sequence[str] | None = None) -> socket.socket:
+def spawn(config: str | None, places: Sequence[str], command: Sequence[str] | None = None) -> _socket.socket:
     """Start a daemon and wait until it listens.
 
     Raises Ended (69) if it ended, or does not listen within SPAWN_TIMEOUT.
@@ -253,7 +281,7 @@ def spawn(config: str | None, places: Sequence[str], command: Sequence[str] | No
     return _await_socket(pid, lambda: reach(places))
 
 
-def _await_socket(pid: int, attempt: Callable[[], socket.socket]) -> socket.socket:
+def _await_socket(pid: int, attempt: Callable[[], _socket.socket]) -> _socket.socket:
     status: int | None = None
     deadline = time.monotonic() + SPAWN_TIMEOUT
     while time.monotonic() < deadline:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 
 from mcpd.cli.conversation import answer_id, quoted, request_ids
@@ -10,6 +9,7 @@ from mcpd.cli.pipes import MAX_LINE, Lines, Outlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing alone would take a tenth of the time that starting takes
+    import _socket
     from collections.abc import Callable, Iterable
     from typing import Final
 
@@ -37,7 +37,7 @@ class DaemonLink:
 
     __slots__ = ("_wait", "broken", "daemon", "lines", "socket", "up")
 
-    def __init__(self, connected: socket.socket, wait: Callable[[float, DaemonLink], bool]) -> None:
+    def __init__(self, connected: _socket.socket, wait: Callable[[float, DaemonLink], bool]) -> None:
         connected.setblocking(False)
         self.socket = connected
         self.lines = Lines()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
-import socket
 import stat
 from select import POLLOUT, poll
 
@@ -132,11 +132,11 @@ def stdout_outlet() -> tuple[Outlet, int]:
     """
     mode = os.fstat(1).st_mode
     if stat.S_ISSOCK(mode):
-        out = socket.socket(fileno=os.dup(1))
+        out = _socket.socket(fileno=os.dup(1))
 
         def send(data: memoryview | bytes) -> int:
             try:
-                return out.send(data, socket.MSG_DONTWAIT)
+                return out.send(data, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return 0
 

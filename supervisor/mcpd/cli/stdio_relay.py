@@ -27,7 +27,7 @@ from mcpd.cli.pipes import MAX_LINE, Lines, say, stdout_outlet, widen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing alone would take a tenth of the time that starting takes
-    import socket
+    import _socket
     from collections.abc import Callable
     from typing import Final
 
@@ -57,8 +57,8 @@ class StdioRelay:
     def __init__(
         self,
         view: str,
-        reach: Callable[[], socket.socket],
-        spawn: Callable[[], socket.socket] | None = None,
+        reach: Callable[[], _socket.socket],
+        spawn: Callable[[], _socket.socket] | None = None,
         patience: float = RECONNECT_TIMEOUT,
     ) -> None:
         self._view = view
@@ -96,7 +96,7 @@ class StdioRelay:
         except (OSError, NotYet) as problem:
             raise Ended(FAILED, str(problem)) from None
 
-    def _reach_or_spawn(self) -> socket.socket:
+    def _reach_or_spawn(self) -> _socket.socket:
         try:
             return self._reach()
         except Ended:
@@ -105,7 +105,7 @@ class StdioRelay:
             say("no mcpd is running: starting one")
             return self._spawn()
 
-    def _greeted(self, connected: socket.socket) -> DaemonLink:
+    def _greeted(self, connected: _socket.socket) -> DaemonLink:
         link = DaemonLink(connected, self._wait)
         try:
             link.greet(self._view)

@@ -577,6 +577,24 @@ def test_the_socket_is_looked_for_where_the_daemon_puts_it(tmp_path: Path) -> No
     assert socket_paths(options(), {"MCPD_DAEMON__RUNTIME_DIR": "/e"}, 7) == ["/e/mcp.sock"]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[daemon]\nruntime_dir = "run"\n', "run"),
+        ("[daemon]\nlog_level = 'info'\n  runtime_dir='/r'\n[servers.a]\n", "/r"),
+        ('[daemon]\nruntime_dir = "run" # here\n', None),
+        ('[daemon]\nruntime_dir = "a\\u0062"\n', None),
+        ('daemon.runtime_dir = "run"\n', None),
+        ('[servers.a]\nruntime_dir = "run"\n', None),
+        ('[daemon]\n# runtime_dir = "run"\n', None),
+        ('[servers.a]\nnote = """\n[daemon]\nruntime_dir = "run"\n"""\n', None),
+        ('[daemon]\nruntime_dir = "a"\nruntime_dir = "b"\n', None),
+    ],
+)
+def test_only_what_cannot_mean_anything_else_is_read_without_a_parser(text: str, found: str | None) -> None:
+    assert connect._plain_runtime_dir(text.encode()) == found
+
+
 @pytest.mark.parametrize("line", ['runtime_dir = "run"', "  runtime_dir='run' # here"])
 def test_a_registry_that_is_being_edited_still_says_where_the_daemon_is(tmp_path: Path, line: str) -> None:
     torn = tmp_path / "torn.toml"
@@ -606,7 +624,19 @@ def test_only_a_daemon_of_this_user_or_root_is_spoken_to(path: Path, monkeypatch
             connect.reach([str(path)])
 
 
-FORBIDDEN = {"asyncio", "json", "re", "typing", "argparse", "subprocess", "tomllib", "mcpd.daemon", "mcpd.cli.mcpctl"}
+FORBIDDEN = {
+    "asyncio",
+    "json",
+    "re",
+    "socket",
+    "enum",
+    "typing",
+    "argparse",
+    "subprocess",
+    "tomllib",
+    "mcpd.daemon",
+    "mcpd.cli.mcpctl",
+}
 
 
 def test_it_loads_next_to_nothing() -> None:
