@@ -199,6 +199,7 @@ class Stdio:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        self.calls = 0
         about = {"capabilities": {}, "clientInfo": {"name": "load", "version": "1"}, "protocolVersion": "2025-06-18"}
         self.ask({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about}, b"serverInfo")
         self.first_answer = time.perf_counter() - self.began
@@ -221,10 +222,10 @@ class Stdio:
         filler = "x" * payload
         began = time.perf_counter()
         while (sent_at := time.perf_counter()) - began < seconds:
-            text = f"{len(latencies)}:{filler}"
-            params = {"name": tool, "arguments": {"text": text}}
-            asked = {"jsonrpc": "2.0", "id": len(latencies) + 1, "method": "tools/call", "params": params}
-            self.ask(asked, f'"{len(latencies)}:'.encode())
+            self.calls += 1
+            params = {"name": tool, "arguments": {"text": f"{self.calls}:{filler}"}}
+            asked = {"jsonrpc": "2.0", "id": self.calls, "method": "tools/call", "params": params}
+            self.ask(asked, f'"{self.calls}:'.encode())
             latencies.append(time.perf_counter() - sent_at)
         return Figures(time.perf_counter() - began, latencies)
 

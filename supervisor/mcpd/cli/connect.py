@@ -14,7 +14,6 @@ import os
 import select
 import sys
 import time
-from functools import partial
 
 from mcpd.cli.daemon_link import UNAVAILABLE, Ended
 from mcpd.cli.pipes import say
@@ -83,9 +82,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         places = socket_paths(options, os.environ, os.getuid())
     except ValueError as problem:
-        return StdioRelay(options.view, partial(_fail, Ended(BAD_CONFIGURATION, str(problem)))).run()
-    start = partial(spawn, options.config, places) if options.spawn else None
-    return StdioRelay(options.view, partial(reach, places), start).run()
+        unreadable = Ended(BAD_CONFIGURATION, str(problem))
+        return StdioRelay(options.view, lambda: _fail(unreadable)).run()
+    start = (lambda: spawn(options.config, places)) if options.spawn else None
+    return StdioRelay(options.view, lambda: reach(places), start).run()
 
 
 def _fail(ended: Ended) -> NoReturn:
