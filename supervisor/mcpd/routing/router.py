@@ -97,13 +97,13 @@ class Router:
     ) -> Session:
         """The session of one request of the per-request era; raises NotFound as `open_session`."""
         session = self._session(id, view, principal, transport, sink, at, grants)
-        session.compact = self.state.is_compact(view)
+        session.compact = view.kind == "view" and self.state.is_compact(view)
         session.era = Era.PER_REQUEST
         session.client = client
         session.party = party_of(principal, view)
         session.protocol_version = client.version
         session.capabilities = client.capabilities
-        if client.log_level in methods.LOG_LEVELS:
+        if client.log_level is not None and client.log_level in methods.LOG_LEVELS:
             session.level = methods.LOG_LEVELS.index(client.log_level)
         return session
 

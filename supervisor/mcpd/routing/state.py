@@ -72,8 +72,13 @@ class State:
         self.input_timeout = 120.0
         self.version = ""
         self._sequence = first_id
+        # what views of all servers and of one see: the same tuples each time, as their sessions keep them
+        self._everyone: tuple[str, ...] = ()
+        self._alone: dict[str, tuple[str, ...]] = {}
         self._mirrors: bool | None = None
         self._catalogues: dict[tuple[tuple[str, ...], bool, Sight | None], Catalogue] = {}
+        # the same by identity: to hash the names of hundreds of servers takes as long as all else of a call
+        self._found: dict[tuple[int, bool, int], tuple[tuple[str, ...], Sight | None, Catalogue]] = {}
         self._sights: dict[Grants, Sight | None] = {}
 
     def next_id(self) -> int:
@@ -103,6 +108,8 @@ class State:
                 server.configure(spec)
             server.metered = bool(self.request_interval or server.interval)
             self.servers[name] = server
+        self._everyone = tuple(self.servers)
+        self._alone = {name: (name,) for name in self.servers}
         self._sights.clear()
         for session in self.sessions.values():
             self.show(session, self.servers_of(session.view, session.grants) or ())
@@ -112,14 +119,16 @@ class State:
 
     def servers_of(self, view: View, grants: Grants = EVERYTHING) -> tuple[str, ...] | None:
         """The servers that a view shows, in its order; None for an unknown view, and for one that the grants hide."""
-        if view.kind == "all":
-            servers: tuple[str, ...] | None = tuple(self.servers)
-        elif view.kind == "server":
-            servers = (view.name,) if view.name in self.servers else None
+        if view.kind == "server":
+            servers = self._alone.get(view.name)
+        elif view.kind == "all":
+            servers = self._everyone
         else:
             servers = self.views.get(view.name)
+        if grants is EVERYTHING or servers is None:
+            return servers
         sight = self.sight(grants)
-        if sight is None or servers is None:
+        if sight is None:
             return servers
         if view.kind == "view" and grants.views is not None and view.name not in grants.views:
             return None
@@ -210,6 +219,9 @@ class State:
 
     def catalogue_of(self, servers: tuple[str, ...], sight: Sight | None = None, *, prefixed: bool) -> Catalogue:
         """The merged lists of these servers, or what `sight` lets see of them."""
+        known = self._found.get((id(servers), prefixed, id(sight)))
+        if known is not None and known[0] is servers and known[1] is sight:
+            return known[2]
         key = (servers, prefixed, sight)
         found = self._catalogues.get(key)
         if found is None:
@@ -218,11 +230,15 @@ class State:
             shown = [self.servers[name] for name in servers if name in self.servers]
             present = [server for server in shown if server.phase is not Phase.ABSENT]
             found = self._catalogues[key] = merge(present, self.separator, prefixed=prefixed, sight=sight)
+        if len(self._found) >= MAX_CATALOGUES:
+            self._found.clear()
+        self._found[id(servers), prefixed, id(sight)] = (servers, sight, found)
         return found
 
     def forget_catalogues(self) -> None:
         """Some list, or who is there, has changed."""
         self._catalogues.clear()
+        self._found.clear()
         self._mirrors = None
 
     @property
