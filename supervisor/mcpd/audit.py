@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import errno
+import hmac
 import json
 import os
+import secrets
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -24,6 +26,7 @@ import structlog
 
 from mcpd.clock import Clock
 from mcpd.control.view import AuditLine
+from mcpd.errors import ConfigError, Problem
 from mcpd.routing.ledger import Entry, Note
 from mcpd.wire.jsonrpc import WireError, members, value_of
 
@@ -32,6 +35,11 @@ EVERY: Final = 0.2
 LONGEST: Final = 64 * 1024
 """Bytes of arguments that are written; of longer ones only how long they are."""
 SESSION_SHOWN: Final = 8
+KEY_FILE: Final = "audit.key"
+KEY_BYTES: Final = 32
+LOST_LINE: Final = 80
+"""Bytes that the line which tells of lost ones may have."""
+_NEW_KEY: Final = "remove it; a new one is made at the next start, and hashes are others from then on"
 REMEMBERED: Final = 4096
 
 Arguments = Literal["none", "hashed", "full"]
@@ -51,10 +59,12 @@ class Journal(Protocol):
 class AuditLog:
     """The files. Not for the event loop's thread, except at the very end."""
 
-    def __init__(self, path: Path, *, arguments: Arguments, max_bytes: int, keep: int, wall_offset: float) -> None:
+    def __init__(
+        self, path: Path, *, arguments: Arguments, max_bytes: int, keep: int, wall_offset: float, key: bytes = b""
+    ) -> None:
         """Rotated at `max_bytes`; `keep` older files stand beside `path` as `.1` (the youngest), `.2`, …
 
-        `wall_offset` is what makes a monotonic time wall time.
+        `wall_offset` is what makes a monotonic time wall time; `key` is that of the hashes of arguments.
         """
         self.path = path
         self.written = 0
@@ -64,6 +74,7 @@ class AuditLog:
         self._max_bytes = max_bytes
         self._keep = keep
         self._wall_offset = wall_offset
+        self._key = key
         self._untold = 0
         self._made: dict[tuple[object, ...], bytes] = {}
         self._second = 0
@@ -76,17 +87,33 @@ class AuditLog:
         self.lost += unnoted
         if not lines and not self._untold:
             return
+        missing = len(lines)
         try:
-            self._append(lines)
+            for together in self._batches(lines):
+                self._append(together)
+                self.written += len(together)
+                missing -= len(together)
         except OSError as problem:
             self.error = problem.strerror or str(problem)
-            self.lost += len(lines)
-            self._untold += len(lines)
+            self.lost += missing
+            self._untold += missing
         else:
-            self.written += len(lines)
             self.error = ""
 
+    def _batches(self, lines: list[bytes]) -> Iterator[list[bytes]]:
+        """As many at a time as a file holds; one, which may be empty, if there is only something lost to be told."""
+        batch: list[bytes] = []
+        room = self._max_bytes - LOST_LINE
+        for line in lines:
+            if batch and len(line) >= room:
+                yield batch
+                batch, room = [], self._max_bytes - LOST_LINE
+            batch.append(line)
+            room -= len(line) + 1
+        yield batch
+
     def _append(self, lines: list[bytes]) -> None:
+        """All of these lines, or none of them. Raises OSError."""
         told = []
         if self._untold:
             told.append(_LINE.encode({"at": _moment(datetime.now(UTC).timestamp()), "lost": self._untold}))
@@ -96,12 +123,15 @@ class AuditLog:
             about = os.fstat(descriptor)
             if not stat.S_ISREG(about.st_mode):
                 raise OSError(0, f"{self.path} is not a regular file")
-            if about.st_size and about.st_size + len(data) > self._max_bytes:
+            size = about.st_size
+            if size and size + len(data) > self._max_bytes:
                 self._rotate()
                 os.close(descriptor)
                 descriptor = os.open(self.path, _FLAGS, 0o600)
+                size = os.fstat(descriptor).st_size
             if os.write(descriptor, data) < len(data):
-                raise OSError(0, "no room for all of it")
+                os.ftruncate(descriptor, size)  # half a line would spoil the one that comes after it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
         self._untold = 0
@@ -137,8 +167,8 @@ class AuditLog:
             given = bytes(members(params).get("arguments", b"{}"))
             if self._arguments == "hashed":
                 canonical = json.dumps(value_of(given), sort_keys=True, separators=(",", ":"))
-                digest = hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
-                return b',"arguments_sha256":"%b"' % digest.encode()
+                digest = hmac.digest(self._key, canonical.encode(errors="surrogatepass"), "sha256")
+                return b',"arguments_hmac":"%b"' % digest.hex().encode()
             if len(given) > LONGEST:
                 return b',"arguments_bytes":%d' % len(given)
             # as text made anew: what came may hold what other readers refuse
@@ -186,11 +216,38 @@ def offset_of(clock: Clock) -> float:
 
 
 def open_log(state_dir: Path, clock: Clock, mode: str, max_bytes: int, keep: int) -> AuditLog:
-    """The audit log of a state directory, for `daemon.audit` = "calls", "hashed" or "full"."""
+    """The audit log of a state directory, for `daemon.audit` = "calls", "hashed" or "full". Raises ConfigError."""
     arguments: Arguments = "hashed" if mode == "hashed" else "full" if mode == "full" else "none"
     return AuditLog(
-        state_dir / AUDIT_FILE, arguments=arguments, max_bytes=max_bytes, keep=keep, wall_offset=offset_of(clock)
+        state_dir / AUDIT_FILE,
+        arguments=arguments,
+        max_bytes=max_bytes,
+        keep=keep,
+        wall_offset=offset_of(clock),
+        key=key_of(state_dir) if arguments == "hashed" else b"",
     )
+
+
+def key_of(state_dir: Path) -> bytes:
+    """The key of the hashes of a state directory, made when it is first needed. Without one anybody who can read the
+    log could try what arguments may have been. Raises ConfigError."""
+    path = state_dir / KEY_FILE
+    try:
+        with contextlib.suppress(FileExistsError):
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(made, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            about, key = os.fstat(file.fileno()), file.read(KEY_BYTES + 1)
+    except OSError as problem:
+        why = problem.strerror or str(problem)
+        raise ConfigError(
+            Problem(path, None, "", f"the key of the audit log cannot be used: {why}", _NEW_KEY)
+        ) from None
+    if about.st_mode & 0o077 or len(key) != KEY_BYTES:
+        message = f"the key of the audit log is not {KEY_BYTES} bytes that only this user can read"
+        raise ConfigError(Problem(path, None, "", message, _NEW_KEY))
+    return key
 
 
 def _rest(entry: Entry) -> bytes:

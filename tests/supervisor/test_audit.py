@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.audit import LONGEST, Arguments, AuditLog, Auditor
+from mcpd.audit import LONGEST, Arguments, AuditLog, Auditor, key_of, open_log
+from mcpd.clock import SystemClock
+from mcpd.errors import ConfigError
 from mcpd.routing.ledger import Entry, Note
 from mcpd.wire.address import View
 from support.waiting import until
 
 NOON = 1_700_000_000.0
+KEY = b"k" * 32
 
 
 def entry(name: str = "read", arguments: bytes = b"", **more: Any) -> Entry:
@@ -27,7 +34,9 @@ def entry(name: str = "read", arguments: bytes = b"", **more: Any) -> Entry:
 
 
 def log_at(path: Path, arguments: Arguments = "none", max_bytes: int = 2**20, keep: int = 2) -> AuditLog:
-    return AuditLog(path / "audit.jsonl", arguments=arguments, max_bytes=max_bytes, keep=keep, wall_offset=NOON)
+    return AuditLog(
+        path / "audit.jsonl", arguments=arguments, max_bytes=max_bytes, keep=keep, wall_offset=NOON, key=KEY
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -60,14 +69,39 @@ def test_arguments_are_left_out_hashed_or_written(tmp_path: Path) -> None:
     left_out, hashed, full = lines(tmp_path)
     assert "arguments" not in left_out
     canonical = '{"a":"\\ud83d","b":1}'
-    assert hashed["arguments_sha256"] == hashlib.sha256(canonical.encode()).hexdigest()
+    assert hashed["arguments_hmac"] == hmac.new(KEY, canonical.encode(), hashlib.sha256).hexdigest()
     assert full["arguments"] == {"b": 1, "a": "\ud83d"}
 
 
 def test_the_same_arguments_have_the_same_hash(tmp_path: Path) -> None:
     for params in (b'{"arguments":{"a":1,"b":2}}', b'{"arguments": { "b":2, "a":1 }}'):
         log_at(tmp_path, "hashed").write([entry(arguments=params)])
-    assert len({line["arguments_sha256"] for line in lines(tmp_path)}) == 1
+    assert len({line["arguments_hmac"] for line in lines(tmp_path)}) == 1
+
+
+def test_another_key_makes_another_hash_and_the_key_is_kept(tmp_path: Path) -> None:
+    first = key_of(tmp_path)
+    assert first == key_of(tmp_path)
+    assert stat.S_IMODE((tmp_path / "audit.key").stat().st_mode) == 0o600
+    (tmp_path / "audit.key").unlink()
+    assert key_of(tmp_path) != first
+    made = [open_log(tmp_path, SystemClock(), mode, 2**20, 2) for mode in ("calls", "hashed", "full")]
+    assert [len(log._key) for log in made] == [0, 32, 0]
+
+
+@pytest.mark.parametrize("spoilt", ["open", "short", "long", "directory", "link"])
+def test_a_key_that_others_know_or_that_is_none_is_refused(tmp_path: Path, spoilt: str) -> None:
+    path = tmp_path / "audit.key"
+    match spoilt:
+        case "directory":
+            path.mkdir()
+        case "link":
+            path.symlink_to("/dev/zero")
+        case _:
+            path.write_bytes(b"k" * {"open": 32, "short": 31, "long": 33}[spoilt])
+            path.chmod(0o644 if spoilt == "open" else 0o600)
+    with pytest.raises(ConfigError, match=r"audit\.key: the key of the audit log .*a new one is made"):
+        key_of(tmp_path)
 
 
 def test_long_arguments_are_measured_only(tmp_path: Path) -> None:
@@ -96,6 +130,54 @@ def test_files_are_rotated_and_the_oldest_goes(tmp_path: Path) -> None:
     assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())
     assert lines(tmp_path)[-1]["name"] == "39"
     assert log.written == 40
+
+
+def test_many_lines_at_once_fill_several_files(tmp_path: Path) -> None:
+    log = log_at(tmp_path, max_bytes=1000, keep=100)
+    log.write([entry(str(number)) for number in range(40)])
+    files = sorted(tmp_path.iterdir(), key=lambda path: -int(path.suffix[1:]) if path.suffix != ".jsonl" else 1)
+    assert all(path.stat().st_size <= 1000 for path in files)
+    found = [json.loads(line)["name"] for path in files for line in path.read_text().splitlines()]
+    assert found == [str(number) for number in range(40)]
+    assert (log.written, log.lost) == (40, 0)
+
+
+FULL_DISK = """
+import os, subprocess, sys
+from pathlib import Path
+place = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", place], check=True)
+from mcpd.audit import AuditLog
+from test_audit import entry
+log = AuditLog(place / "audit.jsonl", arguments="none", max_bytes=2**20, keep=2, wall_offset=0.0)
+(place / "filler").write_bytes(b"x" * 8192)
+for number in range(60):
+    log.write([entry(str(number), outcome="x" * 300)])
+assert log.error == "No space left on device", log.error
+(place / "filler").unlink()
+log.write([entry("after")])
+print(log.written, log.lost)
+print((place / "audit.jsonl").read_text(), end="")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a disk that is soon full")
+def test_a_full_disk_leaves_whole_lines_and_what_is_missing_is_told(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", FULL_DISK, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    assert done.returncode == 0, done.stderr
+    counts, *found = done.stdout.splitlines()
+    written, lost = map(int, counts.split())
+    lines = [json.loads(line) for line in found]
+    assert written + lost == 61
+    assert lost > 0
+    assert [line["name"] for line in lines if "name" in line] == [*map(str, range(written - 1)), "after"]
+    assert [line["lost"] for line in lines if "lost" in line] == [lost]
 
 
 def test_without_older_files_it_begins_anew(tmp_path: Path) -> None:

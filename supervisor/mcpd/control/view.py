@@ -278,7 +278,7 @@ class AuditLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str = ""
     code: int = 0
     arguments: msgspec.Raw = msgspec.Raw()
-    arguments_sha256: str = ""
+    arguments_hmac: str = ""
     arguments_bytes: int = 0
     lost: int = 0
 
