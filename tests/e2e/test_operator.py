@@ -101,7 +101,7 @@ def test_list_shows_each_server(daemon: Daemon) -> None:
         assert Path(f"/proc/{one['pid']}").is_dir()
         assert one["rss"] > 1_000_000
         assert one["tools"] == 8
-        assert (one["isolation"], one["era"], one["protocol"]) == ("unsandboxed", "handshake", "2025-11-25")
+        assert (one["isolation"], one["era"], one["protocol"]) == ("strict", "handshake", "2025-11-25")
 
 
 def test_status_tells_what_runs_and_how_it_ended_before(daemon: Daemon) -> None:
@@ -117,6 +117,20 @@ def test_status_tells_what_runs_and_how_it_ended_before(daemon: Daemon) -> None:
     assert detail["argv"][-1].endswith("quick.py")
     assert "quick.py" in shown
     assert "SIGKILL" in shown
+    assert list(detail["limits"]) == ["memory", "pids", "cpu", "nofile", "fsize"]
+    assert f"limits      memory {detail['limits']['memory']}; pids " in shown
+
+
+def test_doctor_tells_the_limits_of_each_server(daemon: Daemon) -> None:
+    found = daemon.ctl_json("doctor")
+    told = [one["text"] for one in found["servers"] if one["name"] == "one"]
+
+    assert [one["missing"] for one in found["processes"]] == [[]] * len(FIVE)
+    assert any(text.startswith("limits: memory 512MiB by ") and "nofile 256 by rlimit" in text for text in told)
+    assert {one["kernel_limits"]["nofile"] for one in found["processes"]} == {256}
+    control_groups = next(one["text"] for one in found["machine"] if one["name"] == "cgroup v2")
+    about = daemon.control.daemon()
+    assert (about.cgroups or about.cgroups_reason) in control_groups
 
 
 def test_tools_and_calls(daemon: Daemon) -> None:

@@ -72,7 +72,8 @@ def turncoat(request: pytest.FixtureRequest) -> Iterator[Turncoat]:
         Path(place).chmod(0o755)  # as root, servers run under uids of their own
         file = Path(place) / "said.json"
         file.write_text(json.dumps({"tools": [LOOK, READ], "prompts": [ASK], "instructions": "Be good."}))
-        server = python_server("one", CHILDREN / "mcp_turncoat.py", str(file), pin=json.dumps(request.param))
+        keys = {"pin": json.dumps(request.param), "sandbox": f'{{ profile = "filesystem", read = ["{place}"] }}'}
+        server = python_server("one", CHILDREN / "mcp_turncoat.py", str(file), **keys)
         with running(server, views='[views.small]\nservers = ["one"]\ncompact = true') as daemon:
             yield Turncoat(daemon, file)
 

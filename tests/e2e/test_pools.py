@@ -20,6 +20,7 @@ from support.daemon import CHILDREN, Daemon, python_server, running, wait_for
 CLIENTS = 6
 PAUSE = 0.005  # seconds between two calls of a client, so that the machine has time for what is tested
 PEER = CHILDREN / "mcp_peer.py"
+MAY_READ = f'sandbox = {{ profile = "filesystem", read = ["{CHILDREN}"] }}\n'  # what a shell's -c names is not found
 
 
 class Load:
@@ -180,7 +181,7 @@ def test_a_new_session_does_not_wait_for_an_interpreter() -> None:
     """The child takes a second to start; the spare has done that before anybody came."""
     slow = ["/bin/sh", "-c", f"sleep 1; exec python3 {PEER}"]
     with (
-        running(f"[servers.own]\ncommand = {json.dumps(slow)}\nsharing = 'session'\n") as daemon,
+        running(f"[servers.own]\ncommand = {json.dumps(slow)}\nsharing = 'session'\n{MAY_READ}") as daemon,
         http(daemon, "/servers/own/mcp", session=True) as first,
     ):
         spare = spare_of(daemon)

@@ -88,7 +88,8 @@ def carriers(cookie: str) -> list[int]:
 class Daemon:
     """`mcpd start` on a registry of its own. `home` holds everything that it writes.
 
-    Servers are started with `cookie` in their environment. They are `unsandboxed` unless `defaults` says otherwise.
+    Servers are started with `cookie` in their environment, and under `strict` as everybody's are, unless a test says
+    otherwise.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Daemon:
         frontdoor: str = "",
         daemon: str = "",
         views: str = "",
-        defaults: str = '[defaults.sandbox]\nprofile = "unsandboxed"',
+        defaults: str = "",
     ) -> None:
         self.cookie = uuid.uuid4().hex
         self.defaults = defaults

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from mcpd.clock import SystemClock
 from mcpd.config.load import load
-from mcpd.config.registry import Registry, ServerSpec
+from mcpd.config.registry import Registry, SandboxSpec, ServerSpec
 from mcpd.config.settings import DaemonSettings
 from mcpd.control.view import Event, Outcome
 from mcpd.fleet.demand import SLOTS
@@ -29,7 +29,7 @@ from mcpd.process.child import Child
 from mcpd.store.store import Store
 from mcpd.wire.address import View
 from mcpd.wire.jsonrpc import Message
-from support.processes import BARE, CHILDREN, DEADLINE, PlainPlanner, facts, open_descriptors
+from support.processes import BARE, CHILDREN, DEADLINE, facts, open_descriptors
 from support.waiting import until
 
 QUICK: dict[str, Any] = {
@@ -49,14 +49,29 @@ def spec(name: str, child: str = "mcp_peer.py", *args: str, **keys: Any) -> Serv
     return ServerSpec.model_validate({"name": name, "command": command, **QUICK, **keys})
 
 
+def shared(root: Path) -> Path:
+    """A directory below `root` that every server of its registry may read, whoever it runs as."""
+    path = root / "shared"
+    path.mkdir(mode=0o755, exist_ok=True)
+    return path
+
+
+def _may_read(one: ServerSpec, path: Path) -> ServerSpec:
+    if one.sandbox != SandboxSpec() or not path.is_dir():
+        return one
+    return one.model_copy(update={"sandbox": SandboxSpec(profile="filesystem", read=(str(path),))})
+
+
 def registry(root: Path, *specs: ServerSpec, starts: int = 8) -> Registry:
+    """Contained servers, `strict` as everybody's; where there is something `shared`, they may read it."""
     daemon = DaemonSettings(
         state_dir=root / "state",
         runtime_dir=root / "run",
         secrets_dir=root / "secrets",
         max_concurrent_starts=starts,
     )
-    return Registry(path=root / "mcpd.toml", daemon=daemon, servers={one.name: one for one in specs})
+    servers = {one.name: _may_read(one, root / "shared") for one in specs}
+    return Registry(path=root / "mcpd.toml", daemon=daemon, servers=servers)
 
 
 class Ship:
@@ -73,7 +88,6 @@ class Ship:
             store=store,
             clock=self.clock,
             sandbox=BARE if bare else facts(),
-            warden=None if bare else PlainPlanner(),
             daemon=DaemonFacts("0.1", self.clock.wall(), ("http://127.0.0.1:1",), None, self._shut_down),
         )
 
@@ -252,6 +266,8 @@ def write_registry(root: Path, text: str) -> None:
     argv = ", ".join(f'"{word}"' for word in (sys.executable, "-I", "-S", str(CHILDREN / "mcp_peer.py")))
     head = f'[daemon]\nstate_dir = "{root}/state"\nruntime_dir = "{root}/run"\nsecrets_dir = "{root}/secrets"\n'
     defaults = "[defaults]\n" + "".join(f"{key} = {value}\n" for key, value in QUICK.items())
+    if (path := root / "shared").is_dir():
+        defaults += f'[defaults.sandbox]\nprofile = "filesystem"\nread = ["{path}"]\n'
     (root / "mcpd.toml.new").write_text(head + defaults + text.replace("PEER", f"[{argv}]"))
     (root / "mcpd.toml.new").rename(root / "mcpd.toml")  # as editors do: whoever reads it meanwhile has all of one
 
@@ -261,6 +277,7 @@ class Gate:
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
+        path.chmod(0o644)
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
@@ -273,7 +290,8 @@ class Gate:
 
 @contextlib.contextmanager
 def gate(directory: Path, name: str = "gate") -> Iterator[Gate]:
-    one = Gate(directory / name)
+    """Made before the registry of the same directory, whose servers may read it then."""
+    one = Gate(shared(directory) / name)
     try:
         yield one
     finally:

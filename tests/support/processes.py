@@ -7,19 +7,18 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mcpd.config.registry import LimitsSpec, Registry, SandboxSpec, ServerSpec
+from mcpd.config.registry import SandboxSpec, ServerSpec
 from mcpd.process import tree
 from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
 from mcpd.process.launch import spawn
 from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
-from mcpd.sandbox.limits import limits
 from mcpd.sandbox.policy import LaunchPlan, SandboxFacts, plan
-from mcpd.sandbox.probe import find_launcher, probe
+from mcpd.sandbox.probe import probe
 
 CHILDREN = Path(__file__).parent.parent / "children"
 DEADLINE = 5.0
@@ -99,27 +98,6 @@ def launch_plan(
     return plan(spec, env or {}, facts() if contained else BARE, base=base, cookie=cookie)
 
 
-class PlainPlanner:
-    """Starts every server unsandboxed and as whoever runs the tests, so that children can use the tests' directories
-    also where that is root; for tests of what is not the sandbox. A `fleet.fleet.Planner`."""
-
-    def ended(self, server: str) -> None:
-        """Nothing was kept for it."""
-
-    def plan(
-        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, bytes]]
-    ) -> LaunchPlan:
-        spec = spec.model_copy(update={"sandbox": SandboxSpec(profile="unsandboxed")})
-        cookie = tree.cookie_for(registry.daemon.runtime_dir)
-        found = plan(spec, env, facts(), base=os.environ, cookie=cookie, launcher=find_launcher())
-        if spec.limits == LimitsSpec():
-            return found
-        return replace(found, limits=limits(spec.limits, controllers=frozenset(), counts_processes=False))
-
-    def profile_of(self, spec: ServerSpec) -> str:
-        return "unsandboxed"
-
-
 def script(name: str, *args: str) -> tuple[str, ...]:
     """The command that runs one of tests/children."""
     return (sys.executable, "-I", "-S", str(CHILDREN / name), *args)
@@ -188,6 +166,7 @@ class Lifeline:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "lifeline"
         os.mkfifo(self.path)
+        self.path.chmod(0o666)  # servers of root are somebody else
         self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
 
     async def cut(self, timeout: float = DEADLINE) -> None:

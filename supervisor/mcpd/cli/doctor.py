@@ -16,7 +16,7 @@ import msgspec
 from mcpd.cli.options import Operator
 from mcpd.cli.text import clean
 from mcpd.control.client import NoDaemon
-from mcpd.control.view import IsolationStatus, ServerStatus
+from mcpd.control.view import DaemonStatus, IsolationStatus, ServerStatus
 from mcpd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,16 +68,16 @@ def diagnose(operator: Operator, environ: Mapping[str, str]) -> Diagnosis:
     """Look at everything. Nothing is changed; bubblewrap is run, as the daemon runs it at its start."""
     registry, checks = _registry(operator, environ)
     wanted = Wanted() if registry is None else wanted_by(registry)
-    pid: int | None = None
+    daemon: DaemonStatus | None = None
     processes: list[IsolationStatus] = []
     statuses: list[ServerStatus] = []
     try:
-        pid = operator.client.daemon().pid
+        daemon = operator.client.daemon()
         processes, statuses = operator.client.isolation(), operator.client.servers()
     except NoDaemon:
         pass
-    machine = [*checks, *_machine(wanted, pid, environ)]
-    return Diagnosis(machine, list(server_checks(statuses, processes)), processes, pid is not None)
+    machine = [*checks, *_machine(wanted, daemon, environ)]
+    return Diagnosis(machine, list(server_checks(statuses, processes)), processes, daemon is not None)
 
 
 def wanted_by(registry: Registry) -> Wanted:
@@ -113,14 +113,14 @@ def _registry(operator: Operator, environ: Mapping[str, str]) -> tuple[Registry 
 # -- The machine -----------------------------------------------------------------------------------------------------
 
 
-def _machine(wanted: Wanted, daemon: int | None, environ: Mapping[str, str]) -> Iterator[Check]:
+def _machine(wanted: Wanted, daemon: DaemonStatus | None, environ: Mapping[str, str]) -> Iterator[Check]:
     from mcpd.sandbox.probe import probe
 
     facts = probe()
     works = facts.bwrap is not None and not facts.weakness
     yield from kernel_checks(wanted, works, Path("/proc"))
     yield from sandbox_checks(wanted, facts)
-    yield cgroup_check(wanted, Path("/proc") / (str(daemon) if daemon is not None else "self"))
+    yield cgroup_check(wanted, Path("/proc/self")) if daemon is None else claimed_check(wanted, daemon)
     yield from _tool_checks(wanted, environ)
     yield _systemd()
 
@@ -173,8 +173,17 @@ def sandbox_checks(wanted: Wanted, facts: SandboxFacts) -> Iterator[Check]:
         yield Check("process limit", "warn", "watched by the daemon, not kept by the kernel", DELEGATE)
 
 
+def claimed_check(wanted: Wanted, daemon: DaemonStatus) -> Check:
+    """Whether the daemon that runs keeps limits by control groups, as it says itself."""
+    if daemon.cgroups is not None:
+        return Check("cgroup v2", "ok", f"{daemon.cgroups}: limits of memory, processes and CPU are the kernel's")
+    asked = f", and {', '.join(wanted.cgroup)} asked for one" if wanted.cgroup else ""
+    text = f"{daemon.cgroups_reason or 'the daemon uses none'}{asked}"
+    return Check("cgroup v2", "fail" if wanted.cgroup else "warn", text, DELEGATE)
+
+
 def cgroup_check(wanted: Wanted, process: Path) -> Check:
-    """Whether limits are kept by a control group: of the daemon's `process`, or of one that would be started here."""
+    """Whether limits would be kept by a control group: of a daemon started as `process` was."""
     bad: Level = "fail" if wanted.cgroup else "warn"
     asked = f", and {', '.join(wanted.cgroup)} asked for one" if wanted.cgroup else ""
     mount = next(
@@ -255,6 +264,8 @@ def server_checks(statuses: Iterable[ServerStatus], processes: Iterable[Isolatio
             yield Check(status.name, level, f"{status.state}: it does not run, so nothing can be read")
         for one in own:
             yield _process_check(one)
+            if one.limits:
+                yield Check(one.instance, "ok", f"limits: {', '.join(f'{n} {text}' for n, text in one.limits.items())}")
 
 
 def _process_check(one: IsolationStatus) -> Check:

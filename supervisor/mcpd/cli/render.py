@@ -155,6 +155,7 @@ def _facts(server: ServerDetail) -> Sequence[tuple[str, str]]:
         ("pid", ", ".join(pids) if len(pids) > 1 else pid if status.pid else ""),
         ("uses", usage if status.pid else ""),
         ("isolation", status.isolation),
+        ("limits", "; ".join(f"{name} {text}" for name, text in server.limits.items())),
         ("restarts", f"{status.restarts}; generation {status.generation}"),
         ("calls", calls),
         ("tools", str(status.tools)),

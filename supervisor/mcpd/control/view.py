@@ -104,7 +104,8 @@ class ServerDetail(msgspec.Struct, frozen=True, kw_only=True):
     """All that `mcpctl status NAME` shows. `exits` and `timeline` (its last events): newest last, bounded. `env`: names
     of variables, never values.
 
-    `next_start`: seconds until the next try, in BACKOFF. `argv` is the server's own, without the sandbox's.
+    `next_start`: seconds until the next try, in BACKOFF. `argv` is the server's own, without the sandbox's. `limits`:
+    what bounds its process, and by what means ("memory": "512MiB by cgroup"); empty while none runs.
     """
 
     status: ServerStatus
@@ -120,6 +121,7 @@ class ServerDetail(msgspec.Struct, frozen=True, kw_only=True):
     stderr_tail: str = ""
     notes: tuple[str, ...] = ()
     timeline: tuple[Event, ...] = ()
+    limits: dict[str, str] = {}
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +188,10 @@ class ToolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon itself. `urls`: base URLs of the front door, as "http://127.0.0.1:6270"; `token_file` is None
-    without tokens. `warnings`: what an operator should know ("not contained: bubblewrap cannot run here")."""
+    without tokens. `warnings`: what an operator should know ("not contained: bubblewrap cannot run here").
+
+    `cgroups`: the control group below which servers get theirs; None: none, and `cgroups_reason` says why.
+    """
 
     version: str
     pid: int
@@ -199,6 +204,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     auth: Literal["token", "none", "jwt"] = "token"
     token_file: str | None = None
     warnings: tuple[str, ...] = ()
+    cgroups: str | None = None
+    cgroups_reason: str = ""
 
 
 class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +221,7 @@ class IsolationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel says of a server's process, beside the `profile` under which it was started.
 
     `missing`: what that promises and the process does not have. `known` is false where it could not be looked at.
+    `limits` as in `ServerDetail`; `kernel_limits`: those of setrlimit(2) that the kernel has for it, None: without one.
     """
 
     server: str
@@ -229,6 +237,8 @@ class IsolationStatus(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: str = ""
     writable: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    limits: dict[str, str] = {}
+    kernel_limits: dict[str, int | None] = {}
 
 
 class TokenStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -219,6 +219,8 @@ class Fleet(Engine):
             auth=registry.frontdoor.auth,
             token_file=str(facts.token_file) if facts.token_file is not None else None,
             warnings=operators.warnings(registry, self._sandbox, self._store),
+            cgroups=str(self._sandbox.cgroups.path) if self._sandbox.cgroups is not None else None,
+            cgroups_reason=self._sandbox.cgroups_reason,
         )
 
     def request_shutdown(self) -> None:

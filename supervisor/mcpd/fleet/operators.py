@@ -139,6 +139,8 @@ def sessions(relay: Relay, clock: Clock) -> list[SessionStatus]:
 
 def warnings(registry: Registry, sandbox: SandboxFacts, store: Store | None) -> tuple[str, ...]:
     found = [f"not contained: {sandbox.reason}"] if sandbox.bwrap is None else []
+    if sandbox.bwrap is not None and sandbox.weakness:
+        found.append(f"servers that are to be contained do not start: {sandbox.weakness}")
     if store is not None:
         found += [text for text in (store.recovered, store.problem) if text]
     return (*found, *map(str, registry.warnings))

@@ -116,6 +116,7 @@ def server_detail(
         stderr_tail=_text(running[0].child.stderr_tail) if running else exits[-1].stderr_tail if exits else "",
         notes=tuple(note for one in instances for note in _notes(one, relay)),
         timeline=tuple(timeline),
+        limits=dict(running[0].child.limits.in_force) if running else {},
     )
 
 

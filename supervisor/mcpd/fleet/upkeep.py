@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable, Iterator
 
 from mcpd.config.profiles import effective
@@ -11,7 +12,16 @@ from mcpd.errors import ClientFault
 from mcpd.fleet.instance import Instance
 from mcpd.packages.packages import Packages, Tell
 from mcpd.process.stderr import StderrLog
+from mcpd.sandbox.limits import Limits
 from mcpd.sandbox.readback import Isolation, read_back
+
+_RESOURCES = {
+    resource.RLIMIT_NOFILE: "nofile",
+    resource.RLIMIT_FSIZE: "fsize",
+    resource.RLIMIT_CORE: "core",
+    resource.RLIMIT_DATA: "data",
+}
+"""As `Isolation.limits` calls them."""
 
 
 async def upgrade(packages: Packages, spec: ServerSpec, version: str | None, log: StderrLog, tell: Tell) -> Upgrade:
@@ -53,6 +63,10 @@ def isolation(registry: Registry, instances: Iterable[Instance]) -> Iterator[Iso
         if incarnation is None or pid is None:
             continue
         seen = read_back(pid)
+        limits = incarnation.child.limits
+        missing: tuple[str, ...] = ()
+        if seen is not None:
+            missing = (*_missing(registry, incarnation.spec, incarnation.isolation, seen), *_unkept(limits, seen))
         yield IsolationStatus(
             server=one.spec.name,
             instance=one.name,
@@ -66,8 +80,21 @@ def isolation(registry: Registry, instances: Iterable[Instance]) -> Iterator[Iso
             no_new_privileges=seen.no_new_privileges if seen is not None else False,
             seccomp=seen.seccomp if seen is not None else "",
             writable=seen.writable if seen is not None else (),
-            missing=_missing(registry, incarnation.spec, incarnation.isolation, seen) if seen is not None else (),
+            missing=missing,
+            limits=dict(limits.in_force),
+            kernel_limits=dict(seen.limits) if seen is not None else {},
         )
+
+
+def _unkept(limits: Limits, seen: Isolation) -> Iterator[str]:
+    """Limits that were to be set on each of its processes, and that the kernel does not have for this one."""
+    wanted = {_RESOURCES[what]: value for what, value in limits.rlimits}
+    if limits.processes is not None:
+        wanted["processes"] = limits.processes
+    for name, most in wanted.items():
+        has = seen.limits.get(name)
+        if has is None or has > most:
+            yield f"its limit of {name} is {'none' if has is None else has}, not {most}"
 
 
 def _missing(registry: Registry, spec: ServerSpec, profile: str, seen: Isolation) -> tuple[str, ...]:

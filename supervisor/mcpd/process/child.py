@@ -14,6 +14,7 @@ from typing import Protocol
 from mcpd.process import tree
 from mcpd.process.exits import ExitStatus, failed, from_bubblewrap, from_wait
 from mcpd.process.mask import NO_SECRETS, Mask
+from mcpd.process.oversteps import ended_at_limit
 from mcpd.process.pipes import QUEUE_LIMIT, FrameReader, FrameWriter, read_some
 from mcpd.process.stderr import StderrLog, StderrPump
 from mcpd.process.stop import Ending, StopLadder, StopOutcome
@@ -326,11 +327,10 @@ class Child:
         if overstep is not None:
             code = None if status.signal is not None else status.code
             return ExitStatus(code=code, signal=status.signal, failure=overstep.failure, detail=overstep.text)
-        if self._wrapped:
-            return from_bubblewrap(status, self._reported, self._stderr.tail)
-        if self._exec_error is not None:
+        if self._exec_error is not None and not self._wrapped:
             return failed(status.code, "exec", self._exec_error)
-        return status
+        own = from_bubblewrap(status, self._reported, self._stderr.tail) if self._wrapped else status
+        return ended_at_limit(own, self.limits, self._stderr.tail)
 
     def _close_status(self) -> None:
         if self._status_fd >= 0:

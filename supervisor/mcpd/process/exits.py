@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-Failure = Literal["exec", "sandbox", "resources", "oom-kill", "overstep"]
+Failure = Literal["exec", "sandbox", "resources", "oom-kill", "overstep", "limit"]
 Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox", "resources", "oom-kill"]
 
 EXEC_MARK = "mcpd-exec"
@@ -26,6 +26,7 @@ _FAILURES = {
     "resources": "could not be started",
     "oom-kill": "killed, out of its memory",
     "overstep": "killed, over a limit",
+    "limit": "ended at a limit",
 }
 _SHORTAGES = tuple(map(os.strerror, (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)))
 """What is said where it is no fault of the command or the sandbox, and may go well the next time."""
@@ -38,8 +39,8 @@ _SETUP_CODES = (1, 2, 127)
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """Exactly one of `code` and `signal` is set. `failure`: the server itself never ran, or used too much; `detail`
-    says why."""
+    """Exactly one of `code` and `signal` is set. `failure`: the server itself never ran, or used too much, or
+    was refused more than it may have; `detail` says why."""
 
     code: int | None = None
     signal: int | None = None
@@ -50,7 +51,7 @@ class ExitStatus:
     @property
     def result(self) -> Result:
         if self.failure is not None:
-            return "resources" if self.failure == "overstep" else self.failure
+            return "resources" if self.failure == "overstep" or self.failure == "limit" else self.failure
         if self.signal is not None:
             return "core-dump" if self.core else "signal"
         return "exit-code" if self.code else "success"

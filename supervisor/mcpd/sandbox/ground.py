@@ -65,8 +65,9 @@ class Survey:
         }
         return Ground(tuple(tops), tuple(links.items()))
 
-    def program(self, name: str, arguments: Sequence[str], depth: int = 0) -> None:
-        """What running `name` with these arguments needs."""
+    def program(self, name: str, arguments: Sequence[str], depth: int = 0, *, wrapped: bool = False) -> None:
+        """What running `name` with these arguments needs. `wrapped`: it is itself the argument of another program, so
+        that its own say less."""
         found = self._find(name)
         if found is None or depth > DEEPEST:
             return
@@ -80,12 +81,16 @@ class Survey:
         elif base in _NODE:
             self._program_itself(real)
             self._node_arguments(arguments)
+        elif base == "env":
+            words = _without_assignments(arguments)
+            self.program(words[0], words[1:], depth + 1) if words else None
         elif line := _shebang(real):
             self._node_script(real) if _is_node(line) else self.script(found)
             self._interpreter(line, found, arguments, depth)
         else:
             self._program_itself(real)
-            self._script_arguments(arguments)
+            if not wrapped:
+                self._script_arguments(arguments, depth)
 
     def script(self, path: str) -> None:
         """A script and the directory that it finds its modules in."""
@@ -174,23 +179,30 @@ class Survey:
     # -- Others ------------------------------------------------------------------------------------------------------
 
     def _interpreter(self, line: Sequence[str], script: str, arguments: Sequence[str], depth: int) -> None:
-        words = list(line)
+        words: Sequence[str] = line
         if os.path.basename(words[0]) == "env":
-            words = words[1:]
-            while words and (words[0].startswith("-") or "=" in words[0]):
-                words = words[1:]
+            words = _without_assignments(words[1:])
         if os.path.basename(script) in ("npx", "npm"):
             self.tree(f"{self._cwd}/node_modules")
             self._paths.update(dict.fromkeys(glob.glob(f"{glob.escape(self._cwd)}/package.json")))
         if words:
             self.program(words[0], [*words[1:], script, *arguments], depth + 1)
 
-    def _script_arguments(self, arguments: Sequence[str]) -> None:
-        """The first file among the arguments of an interpreter that is not known here: sh, ruby, java -jar, …"""
-        for word in arguments:
+    def _script_arguments(self, arguments: Sequence[str], depth: int) -> None:
+        """The first file among the arguments of an interpreter that is not known here (sh, ruby, java -jar, …); and,
+        as that or right behind it, the program that a wrapper runs (timeout 60 PROGRAM, sh wrapper.sh PROGRAM)."""
+        for at, word in enumerate(arguments):
             path = os.path.join(self._cwd, word)
-            if not word.startswith("-") and os.path.isfile(path) and not _in_system(os.path.realpath(path)):
+            if word.startswith("-") or not os.path.isfile(path):
+                continue
+            if os.path.realpath(path) not in self._paths and os.access(path, os.X_OK):
+                self.program(path, arguments[at + 1 :], depth + 1, wrapped=True)
+                return
+            if not _in_system(os.path.realpath(path)):
                 self.script(word)
+                behind = arguments[at + 1 : at + 2]
+                if behind and os.path.isfile(path := os.path.join(self._cwd, behind[0])) and os.access(path, os.X_OK):
+                    self.program(path, arguments[at + 2 :], depth + 1, wrapped=True)
                 return
 
     def _program_itself(self, real: str) -> None:
@@ -343,6 +355,12 @@ def _shebang(path: str) -> list[str]:
     except OSError:
         return []
     return [os.fsdecode(word) for word in line[2:].split()] if line.startswith(b"#!") else []
+
+
+def _without_assignments(words: Sequence[str]) -> Sequence[str]:
+    """What env(1) runs with these arguments."""
+    at = next((at for at, word in enumerate(words) if not word.startswith("-") and "=" not in word), len(words))
+    return words[at:]
 
 
 def _is_node(line: Sequence[str]) -> bool:

@@ -47,11 +47,11 @@ def limits(spec: LimitsSpec, *, controllers: frozenset[str], counts_processes: b
     hard = {"memory", "pids"} <= controllers
     cpu_kept = hard and "cpu" in controllers
     in_force = {
-        "memory": f"{_size(spec.memory)} by {'cgroup' if hard else 'watchdog'}",
+        "memory": f"{size(spec.memory)} by {'cgroup' if hard else 'watchdog'}",
         "pids": f"{spec.pids} by {'cgroup' if hard else 'rlimit' if counts_processes else 'watchdog'}",
         "cpu": f"{spec.cpu:g} by cgroup" if cpu_kept else "not limited: no delegated cgroup",
         "nofile": f"{spec.nofile} by rlimit",
-        "fsize": f"{_size(spec.fsize)} by rlimit",
+        "fsize": f"{size(spec.fsize)} by rlimit",
     }
     return Limits(
         rlimits=(
@@ -83,7 +83,8 @@ def missing_for_cgroup(controllers: frozenset[str]) -> str:
     return f"no control group with {', '.join(lacking)} is delegated to mcpd" if lacking else ""
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """As it would be written in a registry."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count % unit == 0 and count >= unit:
             return f"{count // unit}{name}"

@@ -21,6 +21,7 @@ from support.fleets import (
     load_registry,
     registry,
     sailing,
+    shared,
     spec,
     within,
     write_registry,
@@ -169,9 +170,8 @@ async def test_sessions_hear_of_lists_only_if_these_changed(tmp_path: Path) -> N
 
 
 async def test_a_lazy_server_that_cannot_be_started_fails_the_call_with_the_reason(tmp_path: Path) -> None:
-    flag = tmp_path / "broken"
-    script = f"test -e {flag} && exit 9; exec {' '.join(spec('x').command)}"
-    lazy = spec("time", command=("/bin/sh", "-c", script), restart="no", **LONG)
+    flag = shared(tmp_path) / "broken"
+    lazy = spec("time", "mcp_breaks.py", str(flag), restart="no", **LONG)
     async with sailing(registry(tmp_path, lazy)) as ship:
         await ship.until("time", State.IDLE)
         client = await Client(ship, "time").initialize()

@@ -19,6 +19,7 @@ from support.fleets import (
     load_registry,
     registry,
     sailing,
+    shared,
     spec,
     within,
 )
@@ -64,7 +65,7 @@ async def test_servers_that_cannot_start_hinder_nobody(tmp_path: Path) -> None:
         errors = {one.name: one.last_error or "" for one in ship.fleet.servers()}
         assert errors["dies"].startswith("start-limit-hit: 2 starts within 600 s; the last ended by exit-code")
         assert errors["silent"].startswith("timeout: not initialised within start_timeout (0.3 s)")
-        assert errors["missing"].startswith("exec: /nowhere/server")
+        assert errors["missing"].startswith("exec: could not be executed: /nowhere/server: not found")
         assert "error -32600: not today" in errors["refuses"]
         assert "revision '2031-01-01'" in errors["future"]
         assert await ship.call("good", "echo") == "{}"
@@ -247,9 +248,8 @@ async def test_when_it_hurries_drains_and_stop_timeouts_are_cut_short(tmp_path: 
 
 
 async def test_a_cancelled_fleet_kills_what_runs(tmp_path: Path) -> None:
-    lifeline = Lifeline(tmp_path)
-    holds = spec("time", command=("/bin/sh", "-c", f"exec 9>{lifeline.path}; exec {' '.join(spec('x').command)}"))
-    ship = Ship(registry(tmp_path, holds))
+    lifeline = Lifeline(shared(tmp_path))
+    ship = Ship(registry(tmp_path, spec("time", "mcp_holds.py", str(lifeline.path))))
     running = asyncio.ensure_future(ship.fleet.run())
     await asyncio.sleep(0)
     await ship.ready()

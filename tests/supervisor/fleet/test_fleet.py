@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from support.fleets import (
     within,
     write_registry,
 )
-from support.processes import DEADLINE
+from support.processes import CHILDREN, DEADLINE
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +138,7 @@ async def test_reset_failed_tries_again(tmp_path: Path) -> None:
     program = tmp_path / "server"
     async with sailing(registry(tmp_path, spec("time", command=(str(program),)))) as ship:
         await ship.until("time", State.FAILED)
-        program.write_text(f"#!/bin/sh\nexec {' '.join(spec('x').command)}\n")
+        program.write_text(f"#!{sys.executable}\n{(CHILDREN / 'mcp_peer.py').read_text()}")
         program.chmod(0o755)
 
         assert (await command(ship.fleet.reset_failed("time"))).ok

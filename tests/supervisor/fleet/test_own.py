@@ -13,7 +13,7 @@ import pytest
 from mcpd.fleet import own
 from mcpd.fleet.place import Role
 from mcpd.lifecycle.states import State
-from support.fleets import Client, Ship, command, load_registry, registry, sailing, spec, within, write_registry
+from support.fleets import Client, Ship, command, load_registry, registry, sailing, shared, spec, within, write_registry
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -167,12 +167,10 @@ async def test_over_the_limit_a_session_is_told_why(tmp_path: Path, monkeypatch:
 
 
 async def test_a_program_that_stopped_working_fails_the_calls_of_new_sessions_and_then_waits(tmp_path: Path) -> None:
-    flag = tmp_path / "broken"
-    script = f"test -e {flag} && exit 9; exec {' '.join(spec('x').command)}"
+    flag = shared(tmp_path) / "broken"
     slow = {"restart_delay": 30.0, "restart_max_delay": 60.0}
-    async with sailing(
-        registry(tmp_path, spec("time", command=("/bin/sh", "-c", script), sharing="session", **slow))
-    ) as ship:
+    breaks = spec("time", "mcp_breaks.py", str(flag), sharing="session", **slow)
+    async with sailing(registry(tmp_path, breaks)) as ship:
         await usable(ship)
         one, two = await Client(ship, "time").initialize(), await Client(ship, "time").initialize()
         assert await one.call("echo") == "{}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,19 @@ from typing import Any
 import pytest
 
 from mcpd.lifecycle.states import State
-from support.fleets import Client, Ship, command, gate, load_registry, registry, sailing, spec, within, write_registry
+from support.fleets import (
+    Client,
+    Ship,
+    command,
+    gate,
+    load_registry,
+    registry,
+    sailing,
+    shared,
+    spec,
+    within,
+    write_registry,
+)
 from support.processes import DEADLINE
 from support.waiting import until
 
@@ -25,9 +38,9 @@ async def alone(ship: Ship, *names: str) -> None:
 
 
 def flagged(tmp_path: Path) -> tuple[Path, str]:
-    """A file, and a script that cannot start while it is there."""
-    flag = tmp_path / "broken"
-    return flag, f"test -e {flag} && exit 9; exec {' '.join(spec('x').command)}"
+    """A file, and a command (as in a registry) of a server that cannot start while it is there."""
+    flag = shared(tmp_path) / "broken"
+    return flag, json.dumps(spec("x", "mcp_breaks.py", str(flag)).command)
 
 
 async def test_a_call_in_flight_ends_at_the_old_one_while_new_ones_go_to_the_new(tmp_path: Path) -> None:
@@ -73,8 +86,8 @@ async def test_a_pool_is_replaced_one_by_one(tmp_path: Path) -> None:
 
 
 async def test_if_the_new_one_cannot_be_started_the_old_one_goes_on(tmp_path: Path) -> None:
-    flag, script = flagged(tmp_path)
-    async with sailing(registry(tmp_path, spec("time", command=("/bin/sh", "-c", script)))) as ship:
+    flag = shared(tmp_path) / "broken"
+    async with sailing(registry(tmp_path, spec("time", "mcp_breaks.py", str(flag)))) as ship:
         await ship.ready()
         before = ship.pid("time")
         flag.touch()
@@ -89,10 +102,10 @@ async def test_if_the_new_one_cannot_be_started_the_old_one_goes_on(tmp_path: Pa
 
 
 async def test_a_reload_with_a_broken_entry_keeps_the_old_process_until_it_is_mended(tmp_path: Path) -> None:
-    flag, script = flagged(tmp_path)
+    flag, argv = flagged(tmp_path)
     flag.touch()
     good = "[servers.time]\ncommand = PEER\n"
-    broken = f"[servers.time]\ncommand = ['/bin/sh', '-c', '''{script}''']\n"
+    broken = f"[servers.time]\ncommand = {argv}\n"
     async with sailing(load_registry(tmp_path, good)) as ship:
         await ship.ready()
         before = ship.pid("time")
@@ -111,9 +124,9 @@ async def test_a_reload_with_a_broken_entry_keeps_the_old_process_until_it_is_me
 
 
 async def test_a_second_reload_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    _, script = flagged(tmp_path)
-    (tmp_path / "broken").touch()
-    broken = f"[servers.time]\ncommand = ['/bin/sh', '-c', '''{script}''']\n"
+    flag, argv = flagged(tmp_path)
+    flag.touch()
+    broken = f"[servers.time]\ncommand = {argv}\n"
     async with sailing(load_registry(tmp_path, "[servers.time]\ncommand = PEER\n")) as ship:
         await ship.ready()
         write_registry(tmp_path, broken)

@@ -38,7 +38,7 @@ async def test_a_running_server(tmp_path: Path) -> None:
             "READY",
             "2025-11-25",
             "handshake",
-            "unsandboxed",
+            "strict",
         )
         assert (status.calls, status.calls_total, status.restarts, status.last_error) == (0, 1, 0, None)
         assert "mcp_peer" in Path(f"/proc/{status.pid}/cmdline").read_text()

@@ -74,5 +74,5 @@ async def test_a_call_to_a_server_that_is_down_is_the_servers_fault(tmp_path: Pa
         outcome = await command(ship.fleet.start("time"))
         assert not outcome.ok
 
-        with pytest.raises(ServerFault, match="is not running: it failed \\(exec: /nowhere/x"):
+        with pytest.raises(ServerFault, match="is not running: it failed \\(exec: could not be executed: /nowhere/x"):
             await ship.fleet.call("time", "echo", b"{}", 5.0)

@@ -80,7 +80,8 @@ async def test_isolation_is_that_of_the_process(tmp_path: Path) -> None:
 
         (seen,) = ship.fleet.isolation()
 
-        assert (seen.server, seen.pid, seen.profile) == ("time", ship.pid("time"), "unsandboxed")
-        assert "pid" in seen.own_namespaces
-        assert "net" in seen.shared_namespaces
+        assert (seen.server, seen.pid, seen.profile) == ("time", ship.pid("time"), "strict")
+        assert {"mnt", "pid", "net", "ipc", "uts"} <= set(seen.own_namespaces)
         assert seen.missing == ()
+        assert set(seen.limits) == {"memory", "pids", "cpu", "nofile", "fsize"}
+        assert (seen.kernel_limits["nofile"], seen.kernel_limits["fsize"]) == (256, 256 * 2**20)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -209,6 +210,47 @@ async def test_too_many_threads_where_only_the_watchdog_counts_is_a_lack_of_reso
 
     assert status.result == "resources"
     assert "limit 10" in str(status)
+
+
+TIGHT = {"nofile": 40, "fsize": 2**20, "pids": 20, "memory": 96 * 2**20}
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("nofile", "nofile: limit 40 open files"),
+        ("fsize", "fsize: limit 1MiB a file"),
+        ("forks", "pids: limit 20 processes and threads"),
+        ("threads", "pids: limit 20 processes and threads"),
+        ("memory", "memory: limit 1120MiB of private memory a process"),
+    ],
+)
+async def test_server_that_ends_because_it_was_refused_more_lacks_resources_and_the_figure_is_told(
+    tmp_path: Path, what: str, told: str
+) -> None:
+    async with boxes(tmp_path) as make:
+        box = make(spec(sys.executable, "-I", "-S", str(CHILDREN / "oversteps.py"), what, limits=TIGHT))
+        status = await box.heard.until_exit(20)
+
+    assert (status.result, status.code) == ("resources", 1)
+    assert str(status) == f"ended at a limit: {told}, by its last words on stderr"
+
+
+async def test_server_killed_for_a_file_that_is_too_large_is_told_the_figure(tmp_path: Path) -> None:
+    async with boxes(tmp_path) as make:
+        box = make(shell("exec head -c 3000000 /dev/zero > /tmp/large", limits=TIGHT))
+        status = await box.heard.until_exit(20)
+
+    assert (status.result, status.signal) == ("resources", signal.SIGXFSZ)
+    assert str(status) == "ended at a limit: fsize: limit 1MiB a file"
+
+
+async def test_other_ends_are_not_laid_to_limits(tmp_path: Path) -> None:
+    async with boxes(tmp_path) as make:
+        box = make(spec(sys.executable, "-I", "-S", str(CHILDREN / "oversteps.py"), "nothing", limits=TIGHT))
+        status = await box.heard.until_exit(20)
+
+    assert (status.result, str(status)) == ("exit-code", "exit code 3")
 
 
 def _values(found: SandboxFacts) -> dict[str, Any]:

@@ -152,3 +152,23 @@ def test_modes(mode: int, who: str, bits: int, allowed: bool) -> None:
     uid, gid = {"owner": (10, 99), "group": (99, 20), "other": (99, 99)}[who]
 
     assert may(found, uid, gid, bits) is allowed
+
+
+@pytest.mark.parametrize("wrapper", [("env", "-i", "A=b"), ("timeout", "60"), ("sh", "SCRIPT"), ("SCRIPT",)])
+def test_program_that_a_wrapper_runs(tmp_path: Path, wrapper: tuple[str, ...]) -> None:
+    script = program(tmp_path / "wrapper" / "run.sh", '#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "main.py").write_text("")
+    python = program(tmp_path / "py" / "bin" / "python3")
+    words = [str(script) if word == "SCRIPT" else word for word in wrapper]
+
+    found = survey(*words, str(python), "-u", str(tmp_path / "server" / "main.py"))
+
+    expected = {str(tmp_path / "py"), str(tmp_path / "server")}
+    assert set(found.paths) == expected | ({str(tmp_path / "wrapper")} if "SCRIPT" in wrapper else set())
+
+
+def test_files_further_on_are_not_taken_for_programs(tmp_path: Path) -> None:
+    tool, data = program(tmp_path / "a" / "tool.rb"), program(tmp_path / "b" / "data")
+
+    assert survey("sh", str(tool), "--with", str(data)).paths == (str(tmp_path / "a"),)
