@@ -71,15 +71,18 @@ async def test_strays_of_a_killed_daemon_are_ended_at_the_next_start(tmp_path: P
 
 
 def test_own_children_are_no_strays() -> None:
-    environ = {**os.environ, "MCPD_COOKIE": "cookie-of-own.1"}
+    cookie = f"cookie-of-own-{os.getpid()}"  # no other test run of this machine has the same
+    environ = {**os.environ, "MCPD_COOKIE": f"{cookie}.1"}
     with subprocess.Popen(script("stops_reading.py"), env=environ, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
 
-        assert [found.pid for found in tree.carriers("cookie-of-own")] == [process.pid]
-        assert tree.carriers("cookie-of-ow") == []
-        assert tree.find_strays("cookie-of-own") == []
-        process.kill()
+            assert [found.pid for found in tree.carriers(cookie)] == [process.pid]
+            assert tree.carriers(cookie[:-1]) == []
+            assert tree.find_strays(cookie) == []
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("how", ["plain", "daemon"])
