@@ -50,6 +50,7 @@ test: setup check
 	$(WITH_PATH) $(BIN)/pytest -n $(JOBS) -m "not long" tests
 
 verify: setup
+	@scripts/setup verify
 	@scripts/peers conformance
 	$(WITH_PATH) $(BIN)/pytest -m long tests
 

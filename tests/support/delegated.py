@@ -1,7 +1,7 @@
 """Run in a control group that may be claimed: real children against real limits. Prints what became of each as JSON.
 
 As the daemon does it: the own group is claimed, and servers get groups below it. The first argument is a directory
-to write to, a second one, if given, the uid to become before.
+to write to, the second the user to become before.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Scene:
             return {"forks": forks, "max": (group / "pids.max").read_text().strip(), "events": _table(group, "pids")}
 
     async def cpu(self) -> dict[str, Any]:
-        async with self.box("spin", sys.executable, "-c", "print(flush=True)\nwhile True: pass") as box:
+        async with self.box("spin", sys.executable, "-c", "print(1, flush=True)\nwhile True: pass") as box:
             await box.heard.until_frames(1, PATIENCE)
             (group,) = self.groups()
             clock, before = SystemClock(), _table(group, "cpu", "stat")
@@ -108,10 +108,10 @@ async def play(root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
-        os.setgroups([])
-        os.setgid(int(sys.argv[2]))
-        os.setuid(int(sys.argv[2]))
+    user = int(sys.argv[2])
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
     signal.alarm(500)
     print(json.dumps(asyncio.run(play(Path(sys.argv[1])))), flush=True)
 
