@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcpd.cli.failures import BAD_CONFIG, FAILED, Failed, complain
+from mcpd.cli.granting import HINT, grant_of, named_directories
 from mcpd.cli.options import Operator, Server, operator_of
 from mcpd.control.client import NoDaemon, Refused
 from mcpd.errors import ConfigError
@@ -82,7 +83,22 @@ def add(
         table["enabled"] = False
     for one in settings or ():
         _set(table, *_pair(one, "--set"))
-    carry_out(ctx, lambda path: edit.add(path, {name: table}, file=file), name, "added", dry_run, may_make=True)
+    try:
+        carry_out(ctx, lambda path: edit.add(path, {name: table}, file=file), name, "added", dry_run, may_make=True)
+    except typer.Exit as end:
+        if end.exit_code == FAILED:  # added, and does not start
+            _tell_of_strict(name, table)
+        raise
+    if not dry_run:
+        _tell_of_strict(name, table)
+
+
+def _tell_of_strict(name: str, table: Mapping[str, Any]) -> None:
+    if "sandbox" in table:
+        return
+    words = table.get("args", table.get("command", ()))
+    notes = [grant_of(path) for path in named_directories(words, os.path.expanduser("~"))]
+    typer.echo(f"{name} runs {HINT}" + "".join(f"{name}: {note}\n" for note in notes), err=True, nl=False)
 
 
 def _source(

@@ -12,6 +12,7 @@ import typer
 
 from mcpd.cli.editing import DryRun, Into, registry_path, reload
 from mcpd.cli.failures import FAILED, Failed
+from mcpd.cli.granting import HINT
 from mcpd.cli.options import Operator, operator_of
 from mcpd.errors import ConfigError, NotFound
 
@@ -36,8 +37,8 @@ def import_servers(
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Leave what looks secret in the registry.")] = False,
     profile: Annotated[
-        str, typer.Option(metavar="PROFILE", help="The sandbox of each; see docs/sandbox.md.")
-    ] = "unsandboxed",
+        str | None, typer.Option(metavar="PROFILE", help="The sandbox of each: strict, unless another is named.")
+    ] = None,
     project: Annotated[
         str | None, typer.Option(metavar="DIR", help="Those of one project in Claude Code's file.")
     ] = None,
@@ -47,8 +48,8 @@ def import_servers(
 ) -> None:
     """Take over the servers that a client starts itself.
 
-    They run as they did: unsandboxed, unless --profile says otherwise. What looks like a secret becomes a file in the
-    secrets directory.
+    They run contained, under `strict`, unless --profile says otherwise (`--profile unsandboxed`: as the client ran
+    them). What looks like a secret becomes a file in the secrets directory.
     """
     from mcpd.cli.import_entries import Wishes, convert, entries_of, other_projects
     from mcpd.cli.newest import newest
@@ -120,6 +121,8 @@ class _Import:
         change, converted = self._plan(converted, refused)
         if not dry_run or change is None:
             self._tell(converted, refused)
+            if any("sandbox" not in one.table for one in converted):
+                typer.echo(f"each runs {HINT}    or take them over as the client ran them: --profile unsandboxed")
         if change is None:
             if refused:
                 raise typer.Exit(FAILED)

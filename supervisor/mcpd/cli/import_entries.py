@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from mcpd.cli import clients
 from mcpd.cli.failures import Failed
+from mcpd.cli.granting import grant_of, named_directories
 from mcpd.config.runners import Download, download
 
 LONGEST_NAME: Final = 32
@@ -160,6 +161,8 @@ def _converted(title: str, name: str, entry: Any, wishes: Wishes) -> Converted:
     if wishes.profile is not None:
         table["sandbox"] = {"profile": wishes.profile}
     notes = [*pinned, *expanded.notes, *_notes(entry, command, env, wishes.inline)]
+    if wishes.profile in (None, "strict"):
+        notes += [grant_of(path) for path in named_directories(command[1:], str(wishes.home))]
     return Converted(title, name, table, secrets, tuple(notes))
 
 

@@ -30,11 +30,20 @@ class TestWithoutADaemon:
         )
 
         path = home / ".config" / "mcpd" / "mcpd.toml"
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
+        assert done.stderr.startswith("time runs under `strict`: no network, ")
         assert done.stdout == f"{path}: time added\nno daemon is running: it counts from the next start\n"
         assert servers(path) == {
             "time": {"command": ["cat", "-u", "-"], "env": {"TZ": "UTC"}, "limits": {"memory": "1GiB"}, "instances": 1}
         }
+
+    def test_directory_among_the_arguments_is_told_with_its_grant(self, ctl: Ctl, registry: Path) -> None:
+        folder = str(registry.parent)
+
+        done = ctl("--config", str(registry), "add", "files", "--", "cat", f"--root={folder}", "/nowhere", "/")
+
+        assert f'write = ["{folder}"]' in done.stderr
+        assert done.stderr.count("files: it names ") == 1
 
     def test_script_is_named_in_full(self, ctl: Ctl, registry: Path) -> None:
         script = registry.with_name("time.py")

@@ -38,7 +38,6 @@ class TestImport:
         assert servers(registry)["my-cat"] == {
             "command": ["cat", "-u"],
             "env": {"API_KEY": {"secret": "my-cat.API_KEY"}, "DEBUG": "1"},
-            "sandbox": {"profile": "unsandboxed"},
         }
         assert set(servers(registry)) == {"a", "b", "my-cat"}
         secret = registry.parent / "secrets" / "my-cat.API_KEY"
@@ -48,6 +47,31 @@ class TestImport:
         assert "  not converted: remote: it is reached by a URL" in done.stderr
         assert "  not converted: lost: servers.lost.command: 'no-such-program' is not on mcpd's PATH" in done.stderr
         assert run(program("mcpd"), "check", "--config", str(registry), env=environment(registry.parent)).stderr == ""
+
+    def test_imported_servers_are_contained_and_it_is_told_how_to_grant_more(
+        self, ctl: Ctl, registry: Path, client: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "documents"
+        folder.mkdir()
+        offline = {"command": "npx", "args": ["-y", "@scope/not-to-be-asked-for"]}
+        files = {"command": "cat", "args": [str(folder)]}
+        client.write_text(json.dumps({"mcpServers": {"files": files, "o": offline}}))
+        nowhere = {"npm_config_registry": "http://127.0.0.1:9", "npm_config_fetch_retries": "0"}
+
+        done = ctl("--config", str(registry), "import", str(client), **nowhere)
+
+        assert servers(registry)["files"] == {"command": ["cat", str(folder)]}
+        assert f'profile = "filesystem", write = ["{folder}"]' in done.stdout
+        assert 'profile = "network", allow = [' in done.stdout
+        assert "--profile unsandboxed" in done.stdout
+        assert "not converted: o: servers.o.command: 'npx' downloads what it runs" in done.stderr
+        assert 'package = "npm:@scope/not-to-be-asked-for@VERSION"' in done.stderr
+
+    def test_those_that_ask_for_it_run_as_the_client_ran_them(self, ctl: Ctl, registry: Path, client: Path) -> None:
+        done = ctl("--config", str(registry), "import", str(client), "--profile", "unsandboxed")
+
+        assert servers(registry)["my-cat"]["sandbox"] == {"profile": "unsandboxed"}
+        assert "strict" not in done.stdout
 
     def test_undo_brings_back_the_file_and_removes_secrets(self, ctl: Ctl, registry: Path, client: Path) -> None:
         ctl("--config", str(registry), "import", str(client))
