@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    daemon = Daemon(SERVERS, defaults="")
+    daemon = Daemon(SERVERS)
     daemon.env |= {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
     try:
         daemon.start(ready=())
@@ -114,6 +114,36 @@ def test_upgrade_moves_the_line_and_the_server_and_goes_back(daemon: Daemon) -> 
     wait_for(lambda: runs("2026.8.31"), "the first version runs")
     same = daemon.ctl("upgrade", "memory", "2026.8.31")
     assert "is what it has already" in same.stdout
+
+
+def test_package_that_was_changed_is_not_run_until_it_is_installed_anew(daemon: Daemon) -> None:
+    module = "node_modules/@modelcontextprotocol/server-memory/dist/index.js"
+    file = daemon.home / "state" / "packages" / "npm" / MEMORY.removeprefix("npm:") / "2026.8.31" / module
+    before, times = file.read_text(), file.stat()
+    file.chmod(0o644)
+    file.write_text(before[:-1] + " ")  # of the same size
+    file.chmod(0o555)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    refused = daemon.ctl("restart", "memory", check=False)
+    told = daemon.ctl("doctor", check=False)
+
+    assert refused.returncode == 1
+    assert f"{MEMORY}@2026.8.31 is not what was installed: its files were changed" in refused.stdout + refused.stderr
+    assert daemon.states()["memory"] == "FAILED"
+    assert "`mcpctl upgrade memory 2026.8.31` installs it anew" in daemon.server("memory")["last_error"]
+    assert told.returncode == 1
+    assert f"fail  package          {MEMORY}@2026.8.31 is not what was installed" in told.stdout
+
+    renewed = daemon.ctl("upgrade", "memory", "2026.8.31", timeout=INSTALLING)
+    daemon.ctl("restart", "memory")
+
+    assert "`mcpctl restart memory` runs it" in renewed.stdout
+    assert daemon.states()["memory"] == "READY"
+    assert file.read_text() == before
+    packages = [one for one in json.loads(daemon.ctl("doctor", "--json").stdout)["machine"] if one["name"] == "package"]
+    assert {one["level"] for one in packages} == {"ok"}
+    assert any("files as installed" in one["text"] for one in packages)
 
 
 def test_killed_daemon_leaves_nothing_half(daemon: Daemon) -> None:

@@ -85,7 +85,7 @@ def daemon(ground: Path) -> Iterator[Daemon]:
         granted("files", "read", ground),
         granted("notes", "write", ground / "kept"),
     ]
-    with running("".join(registry), defaults="") as daemon:
+    with running("".join(registry)) as daemon:
         yield daemon
 
 

@@ -137,7 +137,7 @@ def test_what_was_missing_at_the_start_does_not_keep_others_from_being_changed()
 
 
 def test_unsandboxed_holds_through_reloads() -> None:
-    daemon = Daemon(peers("a"), defaults='[defaults.sandbox]\nprofile = "strict"')
+    daemon = Daemon(peers("a"))
     try:
         done = daemon.run("mcpd", "start", "--detach", "--unsandboxed")
         assert done.returncode == 0

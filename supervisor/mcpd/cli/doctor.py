@@ -76,7 +76,8 @@ def diagnose(operator: Operator, environ: Mapping[str, str]) -> Diagnosis:
         processes, statuses = operator.client.isolation(), operator.client.servers()
     except NoDaemon:
         pass
-    machine = [*checks, *_machine(wanted, daemon, environ)]
+    packages = package_checks(registry) if registry is not None else ()
+    machine = [*checks, *_machine(wanted, daemon, environ), *packages]
     return Diagnosis(machine, list(server_checks(statuses, processes)), processes, daemon is not None)
 
 
@@ -236,6 +237,33 @@ def _version(program: str) -> str:
         return f"its version cannot be asked: {error}"
     lines = done.stdout.split("\n")
     return clean(lines[0].strip()) or f"no version (exit code {done.returncode})"
+
+
+def package_checks(registry: Registry) -> Iterator[Check]:
+    """Whether the packages of servers are, file for file, what was installed."""
+    from mcpd.packages.shelf import Place, complaint
+
+    root = registry.daemon.state_dir / "packages"
+    for spec in registry.servers.values():
+        if spec.package is None:
+            continue
+        place = Place(root, spec.package, spec.install_scripts)
+        try:
+            record = place.record()
+            problem = complaint(place, record, quick=False) if record is not None else ""
+        except OSError as error:
+            yield Check(
+                "package", "warn", f"{spec.package}: {error.filename}: {error.strerror}", "run this as mcpd's user"
+            )
+            continue
+        if problem:
+            remedy = f"find out who did it; `mcpctl upgrade {spec.name} {spec.package.version}` installs it anew"
+            yield Check("package", "fail", f"{spec.package} is not what was installed: {problem}", remedy)
+        elif record is not None:
+            text = f"{spec.package}: {record.files} files as installed, sha256 {record.sha256[:16]}…"
+            yield Check("package", "ok", text)
+        else:
+            yield Check("package", "ok", f"{spec.package}: not installed yet")
 
 
 def _systemd() -> Check:

@@ -31,7 +31,8 @@ def upgrade(
     """Move a server to another version of its package.
 
     It is installed first, so that the server is away only for its restart. The version before stays installed:
-    `mcpctl upgrade NAME VERSION` goes back to it at once.
+    `mcpctl upgrade NAME VERSION` goes back to it at once. A version that is installed, but whose files were changed, is
+    installed anew.
     """
     operator = operator_of(ctx)
     if name is None:
@@ -39,7 +40,9 @@ def upgrade(
             raise typer.BadParameter("name a server, or say --prune", ctx, param_hint="NAME")
     else:
         found = _install(operator, name, version)
-        if found.before == found.after:
+        if found.renewed:
+            typer.echo(f"{name}: {found.after} was not what was installed, and is now; `mcpctl restart {name}` runs it")
+        elif found.before == found.after:
             typer.echo(f"{name}: {found.after} is what it has already")
         else:
             _write(ctx, name, found)

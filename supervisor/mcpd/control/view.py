@@ -209,12 +209,16 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
-    """Another version of a server's package, installed; `before` and `after` as they are written in the registry."""
+    """Another version of a server's package, installed; `before` and `after` as they are written in the registry.
+
+    `renewed`: it is the same version, installed anew because its files had been changed.
+    """
 
     server: str
     before: str
     after: str
     sha256: str = ""
+    renewed: bool = False
 
 
 class IsolationStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Iterable, Iterator
 
 from mcpd.config.profiles import effective
@@ -25,7 +26,8 @@ _RESOURCES = {
 
 
 async def upgrade(packages: Packages, spec: ServerSpec, version: str | None, log: StderrLog, tell: Tell) -> Upgrade:
-    """Install another version beside the one that a server has; None: the newest. Nothing else is changed.
+    """Install another version beside the one that a server has; None: the newest. Nothing else is changed; but the
+    version that it has is installed anew where its files are not those that were installed.
 
     Raises ClientFault (the server has no package, the version is none) and SpawnError.
     """
@@ -35,8 +37,10 @@ async def upgrade(packages: Packages, spec: ServerSpec, version: str | None, log
         after = Package.parse(str(before.model_copy(update={"version": found})))
     except ValueError:
         raise ClientFault(f"{found!r} is no version; name one such as {before.version}") from None
+    began = time.time()
     record = await packages.install(after, spec.install_scripts, log, tell)
-    return Upgrade(server=spec.name, before=str(before), after=str(after), sha256=record.sha256)
+    renewed = after == before and record.installed_at >= began
+    return Upgrade(server=spec.name, before=str(before), after=str(after), sha256=record.sha256, renewed=renewed)
 
 
 async def prune(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+import msgspec
 import structlog
 
 from mcpd.config.programs import search_path
@@ -66,17 +68,28 @@ class Packages:
         """
         if spec.package is None:
             return None
-        return await self.install(spec.package, spec.install_scripts, log, tell)
+        place = Place(self.root, spec.package, spec.install_scripts)
+        if (found := place.record()) is None:
+            return await self.install(spec.package, spec.install_scripts, log, tell)
+        if problem := await self._complaint(place, found):
+            remedy = f"`mcpctl upgrade {spec.name} {spec.package.version}` installs it anew"
+            raise SpawnError(
+                "exec", f"servers.{spec.name}.package: {spec.package} is not what was installed: {problem}; {remedy}"
+            )
+        return found
 
     async def install(self, package: Package, scripts: bool, log: StderrLog, tell: Tell) -> Record:
-        """The same for a package as such."""
+        """The same for a package as such, which is installed anew where it is not what it was."""
         place = Place(self.root, package, scripts)
-        if (found := place.record()) is not None:
+        if (found := place.record()) is not None and not await self._complaint(place, found):
             return found
         try:
             async with self._locked(place, tell):
                 if (found := place.record()) is not None:
-                    return found
+                    if not (problem := await self._complaint(place, found)):
+                        return found
+                    self._told(log, tell, f"{package} is installed anew: {problem}")
+                    await _in_thread(place.remove)
                 async with self._turns, asyncio.timeout(TIMEOUT):
                     return await self._install(place, log, tell)
         except TimeoutError:
@@ -85,6 +98,13 @@ class Packages:
         except OSError as error:
             where = error.filename or place.shelf
             raise SpawnError("resources", f"{package} could not be installed: {where}: {error.strerror}") from error
+
+    async def _complaint(self, place: Place, record: Record) -> str:
+        """What is wrong with an installation; its stamp is taken anew where only that is another."""
+        try:
+            return await _in_thread(_looked_over, place, record)
+        except OSError as error:
+            return f"{error.filename or place.directory}: {error.strerror}"
 
     async def newest(self, package: Package, log: StderrLog) -> str:
         """The newest version that there is. Raises SpawnError."""
@@ -217,6 +237,15 @@ class Packages:
         return gone
 
 
+def _looked_over(place: Place, record: Record) -> str:
+    if problem := shelf.complaint(place, record):
+        return problem
+    if (now := shelf.stamp(place.directory)) != record.stamp:
+        with contextlib.suppress(OSError):  # then it is read in full the next time, too
+            place.write(msgspec.structs.replace(record, stamp=now))
+    return ""
+
+
 def _finish(place: Place, bench: Bench, tools: Tools) -> Record:
     """Look at what was made, and put it in its place."""
     shelf.seal(bench.made, place.directory, tools.python or os.devnull)
@@ -233,6 +262,7 @@ def _finish(place: Place, bench: Bench, tools: Tools) -> Record:
         programs=found,
         installer=tools.tool,
         installed_at=time.time(),
+        stamp=shelf.stamp(bench.made),
     )
     place.finish(bench.made, record)
     return record

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,13 @@ _PATIENCE: Final = {
 }
 """The restart rules try again, and tell so; tools that try for minutes tell nothing."""
 _LARGEST: Final = 256 * 1024
+_NAMED_BY: Final = re.compile(
+    r"^(?P<key>[ \t]*(?:\S*:)?(?:cafile|certfile|keyfile|cert|client[-_]cert|find[-_]links)[ \t]*=[ \t]*)"
+    r"(?P<quote>[\"']?)(?P<value>[^\r\n]*?)(?P=quote)[ \t]*$",
+    re.MULTILINE,
+)
+"""Lines of `.npmrc` and `pip.conf` that name files. (`cert` of npm is the certificate itself, and then no path.)"""
+_VARIABLE: Final = re.compile(r"(?<!\\)\$\{([^}?]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +78,23 @@ def look_up(environ: Mapping[str, str]) -> Sources:
     """Of the daemon's environment and its user's files."""
     variables = {name: value for name, value in environ.items() if _is_passed(name)}
     files, texts = {}, {}
+    named: list[str] = []
     for inside, variable, candidates in _configurations(environ):
         content = _first(candidates)
         if content is not None:
-            files[inside] = content
-            texts[inside] = content.decode("utf-8", "replace")
+            text = content.decode("utf-8", "surrogateescape")
+            text, paths = _translated(text, environ, is_npms=inside.endswith("npmrc"))
+            named += paths
+            files[inside] = text.encode("utf-8", "surrogateescape")
+            texts[inside] = text
             if variable:
                 variables[variable] = inside
     pip = any(f"PIP_{name}" in environ for name in _INDEX)
     pip = pip or any(_PIP_INDEX.search(text) for inside, text in texts.items() if inside.endswith("pip.conf"))
     uv = any(f"UV_{name}" in environ for name in (*_INDEX, "INDEX", "DEFAULT_INDEX"))
     uv = uv or any(inside.endswith("uv.toml") for inside in texts)
-    return Sources({**_PATIENCE, **variables}, tuple(_named(variables)), files, pip and not uv)
+    paths = tuple(dict.fromkeys([*_named(variables), *named]))
+    return Sources({**_PATIENCE, **variables}, paths, files, pip and not uv)
 
 
 def _is_passed(name: str) -> bool:
@@ -113,12 +126,42 @@ def _configurations(environ: Mapping[str, str]) -> list[tuple[str, str, list[Pat
             named["PIP_CONFIG_FILE"] or [config / "pip" / "pip.conf", home / ".pip" / "pip.conf"],
         ),
         ("/etc/pip.conf", "", [Path("/etc/pip.conf")]),
+        (f"{HOME}/global-npmrc", "npm_config_globalconfig", _global_npmrc(environ)),
         (
             f"{HOME}/uv.toml",
             "UV_CONFIG_FILE",
             named["UV_CONFIG_FILE"] or [config / "uv" / "uv.toml", Path("/etc/uv/uv.toml")],
         ),
     ]
+
+
+def _global_npmrc(environ: Mapping[str, str]) -> list[Path]:
+    """npm's settings for the machine: where they are asked for, else beside the npm that is used (docs.npmjs.com)."""
+    named = next((environ[key] for key in environ if key.lower() == "npm_config_globalconfig"), None)
+    if named:
+        return [Path(named)]
+    npm = shutil.which("npm", path=environ.get("PATH"))
+    return [Path(npm).parent.parent / "etc" / "npmrc", Path("/etc/npmrc")] if npm is not None else []
+
+
+def _translated(text: str, environ: Mapping[str, str], *, is_npms: bool) -> tuple[str, list[str]]:
+    """A configuration as it is to be read inside, where home and variables are others; and the files that it names."""
+    if is_npms:  # npm puts variables in itself; those that hold a registry's key are not there inside
+        text = _VARIABLE.sub(lambda found: environ.get(found[1], found[0]), text)
+    paths: list[str] = []
+
+    def absolute(found: re.Match[str]) -> str:
+        words = []
+        for word in found["value"].split() if "find" in found["key"] else [found["value"]]:
+            path = unquote(urlsplit(word).path) if word.startswith("file://") else word
+            if path.startswith("~/"):
+                path = word = str(environment.home(environ) / path[2:])
+            if path.startswith("/") and os.path.exists(path):
+                paths.append(path)
+            words.append(word)
+        return f"{found['key']}{found['quote']}{' '.join(words)}{found['quote']}"
+
+    return _NAMED_BY.sub(absolute, text), paths
 
 
 def _first(candidates: list[Path]) -> bytes | None:

@@ -38,7 +38,8 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What was installed. `sha256` is that of all files, their paths and their links (`fingerprint`)."""
+    """What was installed. `sha256` is that of all files, their paths and their links (`fingerprint`), `stamp` of what
+    the file system says of them (`stamp`); empty: it was never taken."""
 
     package: str
     scripts: bool = False
@@ -48,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     programs: Mapping[str, Program]
     installer: str
     installed_at: float
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,10 @@ class Place:
     def finish(self, made: Path, record: Record) -> None:
         """Put the installation in its place: in full, or not at all."""
         os.rename(made, self.directory)
+        self.write(record)
+
+    def write(self, record: Record) -> None:
+        """Put a record in its place, in full or not at all."""
         text = msgspec.json.format(msgspec.json.encode(record), indent=2)
         descriptor, name = tempfile.mkstemp(prefix=f".{self._version}.", suffix=".json", dir=self.shelf)
         with open(descriptor, "wb") as file:
@@ -142,6 +148,45 @@ def records(root: Path) -> Iterator[tuple[Place, Record]]:
             place = Place(root, Package.parse(record.package), record.scripts)
             if place.record_file == file:
                 yield place, record
+
+
+# -- Whether it is still what was installed ---------------------------------------------------------------------------
+
+
+def complaint(place: Place, record: Record, *, quick: bool = True) -> str:
+    """What is wrong with an installation; empty: it is what was installed.
+
+    With `quick` files are read only if the file system says that something was changed since they were last read: a
+    copy that was brought back from elsewhere has other times, and is right all the same. Raises OSError.
+    """
+    if place.directory.is_symlink():
+        return f"{place.directory} is a link now"
+    if quick and record.stamp == stamp(place.directory):
+        return ""
+    sha256, files, _ = fingerprint(place.directory)
+    if sha256 == record.sha256:
+        return ""
+    return (
+        f"its files were changed ({files} now, {record.files} then; sha256 {sha256[:16]}…, not {record.sha256[:16]}…)"
+    )
+
+
+def stamp(directory: Path) -> str:
+    """SHA-256 over names, modes, sizes, owners and times of everything in a directory. Some 10 µs a file.
+
+    The time of change is among them, which nobody can set (inode(7), ctime).
+    """
+    whole = hashlib.sha256()
+    for folder, names, files in os.walk(directory):
+        names.sort()
+        for name in sorted([*names, *files]):
+            path = os.path.join(folder, name)
+            found = os.lstat(path)
+            seen = f"{found.st_mode} {found.st_uid} "
+            if not stat.S_ISDIR(found.st_mode):
+                seen += f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} "
+            whole.update(f"{seen}{os.path.relpath(path, directory)}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
 
 
 # -- Files -----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,15 @@ def test_warnings_are_what_the_machine_the_store_and_the_registry_have_to_say(tm
 
 
 def test_without_anything_odd_there_are_no_warnings(tmp_path: Path) -> None:
-    assert operators.warnings(registry(tmp_path), SandboxFacts("/usr/bin/bwrap", "0.8", ""), None) == ()
+    assert operators.warnings(registry(tmp_path), SandboxFacts("/usr/bin/bwrap", "0.8", "", weakness=""), None) == ()
+
+
+def test_a_sandbox_that_does_not_hold_is_a_warning(tmp_path: Path) -> None:
+    facts = SandboxFacts("/usr/bin/bwrap", "0.8", "", weakness="bubblewrap is too old")
+
+    (found,) = operators.warnings(registry(tmp_path), facts, None)
+
+    assert found == "servers that are to be contained do not start: bubblewrap is too old"
 
 
 def test_the_summary_names_what_changed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from mcpd.sandbox.bubblewrap import HOME
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(tmp_path), "PATH": "/bin", "TOKEN": "secret"}
+
+
+def below(root: Path, paths: tuple[str, ...]) -> set[str]:
+    """Those of the test; the machine's own configuration may name others."""
+    return {os.path.relpath(path, root) for path in paths if path.startswith(f"{root}/")}
 
 
 def test_variables_that_say_whence_are_passed_on(environ: dict[str, str]) -> None:
@@ -44,7 +50,7 @@ def test_files_that_variables_name_are_shown(environ: dict[str, str], tmp_path: 
         "PIP_PROXY": str(tmp_path),
     }
 
-    assert set(look_up({**environ, **named}).paths) == {f"{tmp_path}/ca.pem", f"{tmp_path}/wheels"}
+    assert below(tmp_path, look_up({**environ, **named}).paths) == {"ca.pem", "wheels"}
 
 
 def test_the_users_own_configuration_is_laid_in(environ: dict[str, str], tmp_path: Path) -> None:
@@ -79,3 +85,35 @@ def test_uv_is_not_used_where_only_pip_knows_the_index(
     (tmp_path / "pip.conf").write_text(pip_conf)
     found = look_up({**environ, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), **variables})
     assert found.pip_has_index is only_pip
+
+
+def test_files_that_configurations_name_are_shown_and_named_as_they_are_outside(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    for name in ("ca.pem", "ours.pem", "client.pem", "global.pem"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / ".npmrc").write_text(
+        f'cafile = "~/ca.pem"\n//host/:_authToken=${{MINE}}\n//host/:certfile={tmp_path}/client.pem\n'
+        "cert=-----BEGIN\\nX\nother=${NOT_SET}\n"
+    )
+    (tmp_path / "pip.conf").write_text(
+        f"[global]\ncert = {tmp_path}/ours.pem\nfind-links = https://x/y file://{tmp_path}/wheels\n"
+    )
+    (tmp_path / "global").write_text(f"cafile={tmp_path}/global.pem\n")
+
+    found = look_up(
+        {
+            **environ,
+            "MINE": "key",
+            "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+            "npm_config_globalconfig": str(tmp_path / "global"),
+        }
+    )
+
+    npmrc = found.files[f"{HOME}/.npmrc"].decode()
+    assert f'cafile = "{tmp_path}/ca.pem"\n//host/:_authToken=key\n' in npmrc
+    assert "cert=-----BEGIN\\nX\nother=${NOT_SET}\n" in npmrc
+    assert found.files[f"{HOME}/pip.conf"] == (tmp_path / "pip.conf").read_bytes()
+    assert found.variables["npm_config_globalconfig"] == f"{HOME}/global-npmrc"
+    assert below(tmp_path, found.paths) == {"ca.pem", "client.pem", "ours.pem", "global.pem", "wheels"}

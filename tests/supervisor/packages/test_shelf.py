@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from mcpd.config.registry import Package
 from mcpd.errors import SpawnError
-from mcpd.packages.shelf import Place, Program, Record, fingerprint, records, remove_tree, seal
+from mcpd.packages.shelf import Place, Program, Record, complaint, fingerprint, records, remove_tree, seal, stamp
 
 NPM = Package.parse("npm:@x/y@1.2.3")
 PYPI = Package.parse("pypi:Some_Thing.else==1.0")
@@ -170,3 +171,66 @@ def test_fingerprint_changes_with_every_change(made: Path) -> None:
         digest = fingerprint(made)[0]
         assert digest not in seen
         seen.add(digest)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[Place, Record]:
+    """An installation with a record that is true."""
+    place = Place(tmp_path, NPM)
+    directory = installed(place)
+    (directory / "lib").mkdir()
+    (directory / "lib" / "z.js").write_text("2")
+    (directory / "link").symlink_to("y.js")
+    sha256, files, size = fingerprint(directory)
+    record = Record(
+        package=str(NPM), sha256=sha256, files=files, size=size, programs={}, installer="npm", installed_at=0.0,
+        stamp=stamp(directory),
+    )  # fmt: skip
+    place.write(record)
+    return place, record
+
+
+def test_what_is_as_it_was_installed_is_no_cause_for_complaint(whole: tuple[Place, Record]) -> None:
+    place, record = whole
+
+    assert complaint(place, record) == ""
+    assert complaint(place, record, quick=False) == ""
+
+
+def test_other_times_alone_are_no_cause_for_complaint(whole: tuple[Place, Record]) -> None:
+    """Somebody brought back a copy."""
+    place, record = whole
+    shutil.copytree(place.directory, place.directory.with_name("copy"), symlinks=True)
+    remove_tree(place.directory)
+    place.directory.with_name("copy").rename(place.directory)
+
+    assert stamp(place.directory) != record.stamp
+    assert complaint(place, record) == ""
+
+
+@pytest.mark.parametrize("what", ["content", "mode", "more", "less", "link", "renamed", "itself"])
+def test_every_change_is_told(whole: tuple[Place, Record], what: str) -> None:
+    place, record = whole
+    file = place.directory / "y.js"
+    before = file.stat()
+    match what:
+        case "content":  # of the same size, with the old time
+            file.write_text("X")
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        case "mode":
+            file.chmod(0o755)
+        case "more":
+            (place.directory / "lib" / "sitecustomize.py").write_text("")
+        case "less":
+            file.unlink()
+        case "link":
+            (place.directory / "link").unlink()
+            (place.directory / "link").symlink_to("/etc/passwd")
+        case "renamed":
+            file.rename(place.directory / "x.js")
+        case "itself":
+            place.directory.rename(place.directory.with_name("elsewhere"))
+            place.directory.symlink_to("elsewhere")
+
+    assert complaint(place, record)
+    assert complaint(place, record, quick=False)
