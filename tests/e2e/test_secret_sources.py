@@ -293,7 +293,7 @@ def test_a_secret_file_of_a_contained_server_is_in_memory_and_its_own() -> None:
 
 
 def test_a_secret_file_of_an_unsandboxed_server_is_private_and_goes_with_it() -> None:
-    daemon = started(ONE_FILE)
+    daemon = started(ONE_FILE, defaults=UNSANDBOXED)
     try:
         found = given(daemon)
         path = Path(found["path"])

@@ -93,8 +93,8 @@ def look_up(environ: Mapping[str, str]) -> Sources:
     pip = pip or any(_PIP_INDEX.search(text) for inside, text in texts.items() if inside.endswith("pip.conf"))
     uv = any(f"UV_{name}" in environ for name in (*_INDEX, "INDEX", "DEFAULT_INDEX"))
     uv = uv or any(inside.endswith("uv.toml") for inside in texts)
-    paths = tuple(dict.fromkeys([*_named(variables), *named]))
-    return Sources({**_PATIENCE, **variables}, paths, files, pip and not uv)
+    named = [*_named(variables), *named]
+    return Sources({**_PATIENCE, **variables}, tuple(dict.fromkeys(named)), files, pip and not uv)
 
 
 def _is_passed(name: str) -> bool:
