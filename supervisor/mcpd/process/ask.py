@@ -7,7 +7,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,7 +41,8 @@ async def ask(argv: Sequence[str], env: Mapping[str, str], *, patience: float, m
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as ours:
         output, complaint = (_Listener(loop, ours) for _ in range(2))
-        command = _Command(loop, argv, env, output.write_end, complaint.write_end)
+        with output.writing() as out, complaint.writing() as err:
+            command = _Command(loop, argv, env, out, err)
         ours.callback(command.close)
         full = output.listen(most, keep_end=False)
         complaint.listen(COMPLAINT, keep_end=True)
@@ -57,27 +58,23 @@ class _Command:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, argv: Sequence[str], env: Mapping[str, str], out: int, err: int
     ) -> None:
-        """Takes the descriptors. Raises OSError."""
+        """`out`, `err`: what its stdout and stderr become. Raises OSError."""
         self._loop = loop
         self.ended: asyncio.Future[None] = loop.create_future()
-        try:
-            seal()
-            self._pid = os.posix_spawnp(
-                argv[0],
-                list(argv),
-                dict(env),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, out, 1),
-                    (os.POSIX_SPAWN_DUP2, err, 2),
-                ],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=IGNORED_BY_PYTHON,
-            )
-        finally:
-            os.close(out)
-            os.close(err)
+        seal()
+        self._pid = os.posix_spawnp(
+            argv[0],
+            list(argv),
+            dict(env),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, err, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=IGNORED_BY_PYTHON,
+        )
         self._pidfd = open_pidfd(self._pid)
         self._collected = False
         loop.add_reader(self._pidfd, self._note_end)
@@ -113,14 +110,28 @@ class _Listener:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: contextlib.ExitStack) -> None:
         self._loop = loop
-        self._fd, self.write_end = os.pipe()
+        self._fd, self._write_end = os.pipe()
         os.set_blocking(self._fd, False)
         owner.callback(os.close, self._fd)
         owner.callback(loop.remove_reader, self._fd)
+        owner.callback(self._close_write_end)
         self._said = b""
         self._most = 0
         self._keep_end = False
         self._full: asyncio.Future[None] = loop.create_future()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[int]:
+        """The end to be handed to a process; closed here afterwards."""
+        try:
+            yield self._write_end
+        finally:
+            self._close_write_end()
+
+    def _close_write_end(self) -> None:
+        if self._write_end >= 0:
+            os.close(self._write_end)
+            self._write_end = -1
 
     def listen(self, most: int, *, keep_end: bool) -> asyncio.Future[None]:
         """Begin; done once there is more than `most`, unless only the end of it is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -57,27 +58,18 @@ class Box:
     forbid_user_namespaces: bool = True
 
 
-def pid_namespace(bwrap: str, cwd: str) -> tuple[str, ...]:
+def pid_namespace(bwrap: str, cwd: str, files: Mapping[str, int]) -> tuple[str, ...]:
     """A process table of its own over the host's files: no protection, but killing its first process kills all.
 
-    `--die-with-parent` has the kernel end everything when the daemon is gone, be it by SIGKILL.
+    `--die-with-parent` has the kernel end everything when the daemon is gone, be it by SIGKILL. `files`: path ->
+    descriptor of what the server alone sees there.
     """
-    return (
-        bwrap,
-        "--dev-bind",
-        "/",
-        "/",
-        "--unshare-pid",
-        "--proc",
-        "/proc",
-        "--die-with-parent",
-        "--chdir",
-        cwd,
-    )
+    words = [bwrap, "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent"]
+    return (*words, *_in_memory(files, {"/"}), "--chdir", cwd)
 
 
 def pid_namespace_for_user(
-    bwrap: str, cwd: str, covers: Iterable[str], binds: Iterable[Bind], home: str | None
+    bwrap: str, cwd: str, files: Mapping[str, int], covers: Iterable[str], binds: Iterable[Bind], home: str | None
 ) -> tuple[str, ...]:
     """The same for a root that becomes another user inside.
 
@@ -91,8 +83,9 @@ def pid_namespace_for_user(
         places[home] = "1777"
     for place in sorted(places):
         words += ["--perms", places[place], "--size", str(64 * 2**20), "--tmpfs", place]
-    words += _binds(binds, {"/", *places})
-    return (*words, "--chdir", cwd)
+    there = {"/", *places}
+    words += _binds(binds, there)
+    return (*words, *_in_memory(files, there), "--chdir", cwd)
 
 
 def contained(bwrap: str, box: Box) -> tuple[str, ...]:
@@ -158,6 +151,19 @@ def _binds(binds: Iterable[Bind], there: set[str]) -> list[str]:
             words += _ways(bind.target, there)
         words += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.target]
         bound.append(bind.target)
+    return words
+
+
+def _in_memory(files: Mapping[str, int], there: set[str]) -> list[str]:
+    """Files over the host's: a file system in memory takes the place of each's directory."""
+    words: list[str] = []
+    folders = sorted({os.path.dirname(path) for path in files})
+    for folder in folders:
+        words += [*_ways(f"{folder}/", there), "--perms", "0755", "--tmpfs", folder]
+    for path, fd in files.items():
+        words += ["--perms", "0444", "--ro-bind-data", str(fd), path]
+    for folder in folders:
+        words += ["--remount-ro", folder]
     return words
 
 

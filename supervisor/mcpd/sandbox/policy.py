@@ -120,7 +120,7 @@ class Premises:
     """What is seen inside elsewhere than outside; mcpd's own, never an operator's."""
     limits: Limits = NO_LIMITS
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """What is seen inside under these paths, in memory: system files, and secrets."""
+    """What only the server sees under these paths, in memory: system files of one that is contained, and secrets."""
 
 
 def plan(
@@ -166,13 +166,15 @@ def _unsandboxed(
     named = base if user is None else {**base, "USER": USER, "LOGNAME": USER}
     variables = environment(spec, env, named)
     wrapper: tuple[str, ...] = ()
+    secrets = premises.files if premises is not None and facts.bwrap is not None else {}
+    files = {path: DATA_FD + at for at, path in enumerate(secrets)}
     if facts.bwrap is not None and user is not None and premises is not None:
         if facts.setpriv is None:
             raise SpawnError("sandbox", "servers do not run as root, and setpriv is missing: install util-linux")
         binds = [Bind(path, path) for path in premises.ground.paths if _below_any(path, premises.closed)]
-        wrapper = bubblewrap.pid_namespace_for_user(facts.bwrap, "/", premises.closed, binds, premises.home)
+        wrapper = bubblewrap.pid_namespace_for_user(facts.bwrap, "/", files, premises.closed, binds, premises.home)
     elif facts.bwrap is not None:
-        wrapper = bubblewrap.pid_namespace(facts.bwrap, cwd)
+        wrapper = bubblewrap.pid_namespace(facts.bwrap, cwd, files)
     return LaunchPlan(
         argv=command(spec, launcher),
         wrapper=wrapper,
@@ -181,6 +183,7 @@ def _unsandboxed(
         isolation=UNSANDBOXED if facts.bwrap else NOT_CONTAINED,
         host_files=user is None,
         cookie=cookie,
+        data=tuple(secrets.values()),
         user=user,
         setpriv=facts.setpriv if wrapper else None,
         limits=limits,

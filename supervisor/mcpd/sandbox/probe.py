@@ -78,7 +78,7 @@ def probe(bwrap: str | None = None) -> SandboxFacts:
     if not walled.weakness:
         return walled
     python = (sys.executable, "-I", "-S", "-c", _SELF_TEST)  # a part of the walls: is that part possible, at least?
-    tried = _run((*bubblewrap.pid_namespace(found, "/"), "--json-status-fd", "1", "--", *python))
+    tried = _run((*bubblewrap.pid_namespace(found, "/", {}), "--json-status-fd", "1", "--", *python))
     if tried.returncode != 0 or '"exit-code": 0' not in tried.stdout:
         why = _last_line(tried.stderr, tried.returncode)
         return SandboxFacts(None, name, f"bubblewrap cannot make a pid namespace here: {why}{_hint(tried.stderr)}")

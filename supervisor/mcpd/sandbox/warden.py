@@ -109,16 +109,17 @@ class Warden:
     def _secret_paths(
         self, spec: ServerSpec, rules: Rules, user: Identity | None, files: Mapping[str, tuple[str, bytes]]
     ) -> dict[str, str]:
-        """Variable -> where the server finds its secret: inside, or in a file that is made for it here."""
+        """Variable -> where the server finds its secret. Only without bubblewrap the value is written there here."""
         if rules.contained:
             return {variable: f"{SECRETS}/{name}" for variable, (name, _) in files.items()}
-        if files and user is not None and self.facts.bwrap is None:
-            text = "as root an unsandboxed server can be shown a secret_file only by bubblewrap, which is not there"
-            raise SpawnError("sandbox", f"servers.{spec.name}: {text}: {self.facts.reason}")
-        return {
-            variable: self._secret_files.put(spec.name, name, content, user)
-            for variable, (name, content) in files.items()
-        }
+        paths = {variable: str(self._secret_files.place(spec.name) / name) for variable, (name, _) in files.items()}
+        if self.facts.bwrap is None:
+            if files and user is not None:
+                text = "as root an unsandboxed server can be shown a secret_file only with bubblewrap"
+                raise SpawnError("sandbox", f"servers.{spec.name}: {text}: {self.facts.reason}")
+            for name, content in files.values():
+                self._secret_files.write(spec.name, name, content)
+        return paths
 
     def _premises(
         self,
@@ -133,7 +134,7 @@ class Warden:
         ground = self._ground(spec, env, rules, guarded)
         kept = self._limits(spec, rules, user, registry)
         if not rules.contained:
-            return self._outside(spec, rules, ground, user, kept, tuple(secrets))
+            return self._outside(spec, rules, ground, user, kept, secrets)
         self._check_grants(spec, rules, guarded, user)
         architecture = seccomp.ARCHITECTURES.get(self.facts.architecture)
         if architecture is None:
@@ -166,20 +167,21 @@ class Warden:
         ground: Ground,
         user: Identity | None,
         kept: Limits,
-        secrets: tuple[str, ...],
+        secrets: Mapping[str, bytes],
     ) -> Premises:
         if user is None:
-            return Premises(rules=rules, limits=kept)
+            return Premises(rules=rules, limits=kept, files=secrets)
         home = str(environment.home(self._base))
         needed = (*ground.paths, *secrets, str(spec.cwd / "any"))
         closed = closed_ancestors(needed, user.uid, user.gid)
         return Premises(
             rules=rules,
-            ground=Ground((*for_user(ground.paths, user.uid, user.gid), *secrets)),
+            ground=Ground(tuple(for_user(ground.paths, user.uid, user.gid))),
             user=user,
             closed=closed,
             home=home if closed_ancestors((f"{home}/any",), user.uid, user.gid) else None,
             limits=kept,
+            files=secrets,
         )
 
     def _ground(self, spec: ServerSpec, env: Mapping[str, str], rules: Rules, guarded: grants.Protected) -> Ground:
