@@ -69,10 +69,10 @@ class Looked:
         words: list[tuple[str, ...]] = [("list",), ("events", "-n", "1000"), ("tools",), ("sessions",), ("audit",)]
         words += [("doctor",), ("pins", "list"), ("token", "list"), ("reload", "--dry-run"), ("reload",)]
         words += [(word, name) for word in ("status", "pins", "logs") for name in ("one", "refuses")]
-        for arguments in words:
-            for more in ((), ("--json",)):
-                done = self.daemon.ctl(*arguments, *more, check=False)
-                self.keep(" ".join((*arguments, *more)), done.stdout + done.stderr)
+        plain: list[tuple[str, ...]] = [("events", "-n", "1000"), ("reload",), ("status", "one"), ("logs", "one")]
+        for arguments in (*plain, *((*one, "--json") for one in words)):
+            done = self.daemon.ctl(*arguments, check=False)
+            self.keep(" ".join(arguments), done.stdout + done.stderr)
         checked = self.daemon.run("mcpd", "check", check=False)
         self.keep("check", checked.stdout + checked.stderr)
         with http(self.daemon, "/metrics") as client:
