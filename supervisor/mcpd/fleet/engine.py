@@ -78,6 +78,8 @@ class Planner(Protocol):
         self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, bytes]]
     ) -> LaunchPlan: ...
     def ended(self, server: str) -> None: ...
+
+    def forget(self, server: str) -> None: ...
     def profile_of(self, spec: ServerSpec) -> str: ...
 
 
@@ -341,6 +343,8 @@ class Engine:
         if any(True for _ in self.instances_of(server)):
             return
         self._egress.forget(server)
+        if server not in self.registry.servers:
+            self._warden.forget(server)
         if (log := self._logs.pop(server, None)) is not None:
             log.close()
 

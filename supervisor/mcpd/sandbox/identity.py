@@ -7,6 +7,7 @@ import pwd
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from mcpd.errors import SpawnError
@@ -21,11 +22,16 @@ _SYSTEMD: Final = "/run/systemd/dynamic-uid"
 class Users:
     """Gives each server a uid: the same one as long as the server is known here, and as a rule after a restart too."""
 
-    def __init__(self, run_as: str, salt: str) -> None:
-        """`salt` keeps two daemons of one machine apart: where each begins to look follows from it and the name."""
+    def __init__(self, run_as: str, salt: str, kept: Path | None = None) -> None:
+        """`salt` keeps two daemons of one machine apart: where each begins to look follows from it and the name.
+
+        `kept`: the directory with those that servers keep, each named as its server and owned by its uid.
+        """
         self._run_as = run_as
         self._salt = salt
+        self._kept = kept
         self._given: dict[str, int] = {}
+        self._had: dict[int, str] = {}
         self._seen: frozenset[int] = frozenset()
         self._looked_at = float("-inf")
 
@@ -39,8 +45,11 @@ class Users:
         return Identity(uid, uid)
 
     def forget(self, server: str) -> None:
-        """The server is gone from the registry, and nothing of it runs."""
-        self._given.pop(server, None)
+        """The server is gone from the registry, and nothing of it runs. Others get its uid only when all are used up:
+        outside of sandboxes there may be files of it."""
+        uid = self._given.pop(server, None)
+        if uid is not None:
+            self._had[uid] = server
 
     def _named(self) -> Identity:
         try:
@@ -52,11 +61,24 @@ class Users:
         return Identity(found.pw_uid, found.pw_gid)
 
     def _unused(self, server: str) -> int:
-        taken = {*self._given.values(), *self._others()}
+        taken = {*self._given.values(), *self._others(), *self._owners(server)}
+        last_resort: int | None = None
         for uid in _candidates(f"{self._salt}:{server}"):
-            if uid not in taken and not os.path.exists(f"{_SYSTEMD}/{uid}"):
+            if uid in taken or os.path.exists(f"{_SYSTEMD}/{uid}"):
+                continue
+            if self._had.get(uid, server) == server:
                 return uid
-        raise SpawnError("resources", f"no uid from {FIRST} to {LAST} is free")
+            last_resort = last_resort or uid
+        if last_resort is None:
+            raise SpawnError("resources", f"no uid from {FIRST} to {LAST} is free")
+        return last_resort
+
+    def _owners(self, server: str) -> set[int]:
+        """Who owns what other servers keep, also those that are gone."""
+        if self._kept is None or not self._kept.is_dir():
+            return set()
+        with os.scandir(self._kept) as entries:
+            return {entry.stat(follow_symlinks=False).st_uid for entry in entries if entry.name != server}
 
     def _others(self) -> frozenset[int]:
         """Uids that are somebody's. A daemon asks for all of its servers at once, and a look at every process takes

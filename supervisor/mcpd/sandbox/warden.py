@@ -31,6 +31,8 @@ from mcpd.sandbox.policy import (
 )
 from mcpd.sandbox.secret_files import SecretFiles
 
+KEPT = "servers"
+"""Below state_dir: the directories of servers with home = "state"."""
 SECRETS = "/run/secrets"
 NO_FILES: Mapping[str, tuple[str, bytes]] = MappingProxyType({})
 
@@ -58,7 +60,9 @@ class Warden:
         self._launcher = launcher
         self._egress = egress
         self._cgroups = facts.cgroups
-        self._users = Users(registry.sandbox.run_as, str(registry.daemon.runtime_dir)) if os.geteuid() == 0 else None
+        kept = registry.daemon.state_dir / KEPT
+        run_as, salt = registry.sandbox.run_as, str(registry.daemon.runtime_dir)
+        self._users = Users(run_as, salt, kept) if os.geteuid() == 0 else None
         self._host = host.look_around()
         self._secret_files = SecretFiles(registry.daemon.runtime_dir)
 
@@ -69,6 +73,11 @@ class Warden:
     def ended(self, server: str) -> None:
         """Nothing of it runs any more: what was kept for it outside goes."""
         self._secret_files.remove(server)
+
+    def forget(self, server: str) -> None:
+        """It is gone from the registry, and nothing of it runs. What it kept stays, its uid's own."""
+        if self._users is not None:
+            self._users.forget(server)
 
     def plan(
         self,
@@ -226,7 +235,7 @@ class Warden:
 
     def _state(self, spec: ServerSpec, registry: Registry, user: Identity | None) -> str:
         """The directory that the server keeps, its own and nobody else's; made when it is first needed."""
-        above = registry.daemon.state_dir / "servers"
+        above = registry.daemon.state_dir / KEPT
         above.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = above / spec.name
         path.mkdir(mode=0o700, exist_ok=True)

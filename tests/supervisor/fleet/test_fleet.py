@@ -18,6 +18,7 @@ from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.fleet import Fleet
 from mcpd.lifecycle.states import State
 from mcpd.process import tree
+from mcpd.sandbox.warden import Warden
 from mcpd.store.store import Store
 from support.fleets import (
     command,
@@ -335,3 +336,20 @@ async def until_told(feed: Feed, text: str) -> AsyncIterator[Event]:
 
 async def gone(pid: int) -> None:
     await until(lambda: tree.look_up(pid) is None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers have uids of their own")
+async def test_a_server_that_is_removed_gives_its_uid_back(tmp_path: Path) -> None:
+    text = "[servers.stays]\ncommand = PEER\n"
+    async with sailing(load_registry(tmp_path, text + "[servers.goes]\ncommand = PEER\n")) as ship:
+        await ship.ready()
+        warden = ship.fleet._warden
+        assert isinstance(warden, Warden)
+        assert warden._users is not None
+        assert set(warden._users._given) == {"stays", "goes"}
+        write_registry(tmp_path, text)
+
+        await within(ship.fleet.reload(dry_run=False))
+
+        await until(lambda: "goes" not in {one.spec.name for one in ship.fleet.instances.values()})
+        assert set(warden._users._given) == {"stays"}

@@ -22,6 +22,7 @@ from mcpd.fleet.egress import Egress
 from mcpd.process import tree
 from mcpd.process.stop import Rung, StopLadder
 from mcpd.sandbox.cgroup import CgroupHome, _mount_point
+from mcpd.sandbox.identity import Users
 from mcpd.sandbox.limits import Limits
 from mcpd.sandbox.policy import SandboxFacts
 from mcpd.sandbox.readback import read_back
@@ -88,6 +89,26 @@ async def test_home_is_private_and_gone_or_kept(tmp_path: Path) -> None:
     assert (kept / "note").read_text() == "kept\n"
     assert kept.stat().st_mode & 0o777 == 0o700
     assert not IS_ROOT or kept.stat().st_uid >= 61184
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root's servers have uids of their own")
+async def test_what_a_removed_server_kept_is_closed_to_a_later_one_with_its_uid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.parent.chmod(0o755)
+    tmp_path.chmod(0o755)
+    note = tmp_path / "state" / "servers" / "gone" / "note"
+    async with boxes(tmp_path) as make:
+        first = make(shell("cd; echo secret > note; id -u", home="state", name="gone"))
+        uid = (await first.lines())[0]
+        assert note.stat().st_uid == int(uid)
+        monkeypatch.setattr(Users, "_unused", lambda self, server: int(uid))  # as if all others were used up
+        look = f"id -u; cat {note} ~/note ~/../*/note 2>/dev/null; ls -a ~ | wc -l"
+        for name, keys in (("contained", {"home": "state"}), ("open", {"profile": "unsandboxed"})):
+            later = make(shell(look, name=name, **keys))
+            assert (await later.lines())[0] == uid
+            assert b"secret" not in b"".join(later.heard.frames)
+    assert note.read_text() == "secret\n"
 
 
 async def test_environment_is_the_one_inside(tmp_path: Path) -> None:

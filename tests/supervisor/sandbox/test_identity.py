@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+from pathlib import Path
 
 import pytest
 
@@ -49,8 +51,25 @@ def test_named_user_is_everybody_and_never_root() -> None:
         assert caught.value.result == "sandbox"
 
 
-def test_forgotten_server_gives_its_uid_back() -> None:
+def test_forgotten_server_gives_its_uid_back_but_not_at_once_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     users = Users("dynamic", "x")
     uid = users.of("a").uid
     users.forget("a")
-    assert users.of("a").uid == uid
+    monkeypatch.setattr(identity, "_candidates", lambda text: iter((uid, uid + 1)))
+
+    assert users.of("b").uid == uid + 1  # although it begins to look there
+    assert users.of("c").uid == uid  # nothing else is left
+    users.forget("c")
+    assert users.of("c").uid == uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers have uids of their own")
+def test_uid_that_owns_what_another_server_keeps_is_not_given_away(tmp_path: Path) -> None:
+    """Also after a restart, when nobody remembers who had it."""
+    uid = Users("dynamic", "x", tmp_path).of("a").uid
+    (tmp_path / "gone").mkdir()
+    os.chown(tmp_path / "gone", uid, uid)
+
+    assert Users("dynamic", "x", tmp_path).of("a").uid != uid
+    (tmp_path / "gone").rename(tmp_path / "a")
+    assert Users("dynamic", "x", tmp_path).of("a").uid == uid
