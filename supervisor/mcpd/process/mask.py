@@ -51,10 +51,14 @@ class Mask:
 
     def settled(self, data: bytes) -> int:
         """How much of `data` will stay as it is, whatever comes behind it: the rest may be the beginning of one."""
-        cut = min((_begins(form, data) for form in self._forms), default=len(data))
-        for start, end in self._spans(data) if cut < len(data) else ():
-            if start < cut < end:  # one that is complete, and in it another begins; there may be no end of that
-                return start if len(data) - start <= 2 * self._longest else end
+        begun = cut = min((_begins(form, data) for form in self._forms), default=len(data))
+        while starts := [start for form in self._forms if (start := data.find(form, *_around(cut, form))) >= 0]:
+            cut = min(starts)  # one that is complete, and in it another begins
+        if len(data) - cut <= 2 * self._longest:
+            return cut
+        cut = begun  # there may be no end of that
+        while ends := [end + len(form) for form in self._forms if (end := data.rfind(form, *_around(cut, form))) >= 0]:
+            cut = max(ends)
         return cut
 
     def _spans(self, data: bytes) -> list[tuple[int, int]]:
@@ -85,6 +89,11 @@ def _forms(secret: bytes) -> Iterator[bytes]:
     else:
         spelt += [json.dumps(text, ensure_ascii=ascii)[1:-1].encode("utf-8", "replace") for ascii in (True, False)]
     return (form for form in spelt if len(form) >= SHORTEST)
+
+
+def _around(cut: int, form: bytes) -> tuple[int, int]:
+    """Where to look for a form that stands on both sides of `cut`."""
+    return max(0, cut - len(form) + 1), max(0, cut + len(form) - 1)
 
 
 def _begins(form: bytes, data: bytes) -> int:
