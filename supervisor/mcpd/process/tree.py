@@ -127,12 +127,20 @@ def carriers(cookie: str) -> list[Process]:
     """All running processes whose environment has this cookie, or one that begins with it and a dot."""
     mark = f"\0{COOKIE}={cookie}".encode()
     found = []
-    for process in everyone():
-        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/environ", "rb") as file:
-            environ = b"\0" + file.read() + b"\0"
-            if (mark + b"\0" in environ or mark + b"." in environ) and look_up(process.pid) == process:
+    for name in os.listdir("/proc"):
+        if name.isdigit() and _carries(name, mark) and (process := look_up(int(name))) is not None:
+            # only now, and once more: the number may have become another's
+            if process.running and _carries(name, mark) and look_up(process.pid) == process:
                 found.append(process)
-    return [process for process in found if process.running]
+    return found
+
+
+def _carries(pid: str, mark: bytes) -> bool:
+    try:
+        environ = b"\0" + _read(f"/proc/{pid}/environ") + b"\0"
+    except OSError:
+        return False
+    return mark + b"\0" in environ or mark + b"." in environ
 
 
 def in_session(leader: int) -> list[Process]:
@@ -258,6 +266,8 @@ def find_strays(cookie: str) -> list[Process]:
 async def end_strays(cookie: str, *, grace: float = STRAY_GRACE, kill: float = STRAY_KILL) -> tuple[int, int]:
     """End all strays: SIGTERM, then SIGKILL after `grace`. Returns (found, still there `kill` seconds later)."""
     strays = find_strays(cookie)
+    if not strays:
+        return 0, 0
     found = len(strays)
     signal_each(strays, signal.SIGTERM, signal.SIGCONT)
     await _all_gone(strays, grace)
