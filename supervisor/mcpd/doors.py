@@ -9,10 +9,10 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+import msgspec
 import structlog
 
 from mcpd.access import Tokens
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mcpd")
 
 
-@dataclass(frozen=True, slots=True)
-class Sockets:
+class Sockets(msgspec.Struct, frozen=True):
     """Bound already, by whoever closes them."""
 
     http: list[socket.socket]
@@ -60,8 +59,7 @@ class Sockets:
     """Who may connect to `control`."""
 
 
-@dataclass(frozen=True, slots=True)
-class House:
+class House(msgspec.Struct, frozen=True):
     """What the doors lead to."""
 
     registry: Registry

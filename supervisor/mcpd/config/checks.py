@@ -7,10 +7,11 @@ import os
 import pwd
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from mcpd.config.positions import KeyPath
 from mcpd.config.registry import BUILT_IN_PROFILES, RestartPolicy, SandboxSettings, ServerSpec, ViewSpec
@@ -23,8 +24,7 @@ _SCOPE: Final = re.compile(r"[!#-\[\]-~]+")  # RFC 6749, section 3.3
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+)(?::(?:[0-9]+|\*))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """A rule that is broken: at which key of the table under check, what, and the way out.
 
     `missing`: what the key names is not there on this machine, which can change while the registry does not.

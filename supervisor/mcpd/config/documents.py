@@ -6,10 +6,10 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import tomli
 
 from mcpd.config.positions import KeyPath, nearest, positions
@@ -20,8 +20,7 @@ LARGEST_FILE: Final = 4 * 2**20
 NOTHING: Final[Mapping[Path, str]] = {}
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """One TOML file that parses."""
 
     file: Path

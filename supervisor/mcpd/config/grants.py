@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from mcpd.config.settings import DaemonSettings
 
@@ -19,8 +20,7 @@ _SYSTEM: Final = ("/proc", "/sys", "/run")
 _PERSONAL: Final = (".ssh", ".gnupg", ".aws")
 
 
-@dataclass(frozen=True, slots=True)
-class Protected:
+class Protected(msgspec.Struct, frozen=True):
     """Real paths of what no server may have: nothing in these, and nothing that they are in."""
 
     closed: tuple[tuple[str, str], ...]

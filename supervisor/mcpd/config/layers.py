@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from mcpd.config.positions import KeyPath
 from mcpd.config.registry import SOURCES
 from mcpd.config.report import Place
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One table as it was written, and where each of its keys stands."""
 
     data: Mapping[str, Any]
@@ -22,8 +22,7 @@ class Layer:
     is_table: bool = True  # False: the environment, which has no place for what it does not say
 
 
-@dataclass(frozen=True)
-class Layered:
+class Layered(msgspec.Struct, frozen=True):
     """Several layers as one table, the strongest first."""
 
     layers: Sequence[Layer]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from mcpd.config.positions import KeyPath
 from mcpd.config.registry import ProfileSpec, SandboxSpec
@@ -28,8 +29,7 @@ _MORE_THAN_STRICT: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What may be reached: a name in lower case (`*.` before it: any name below it), or an address, and a port."""
 
     host: str
@@ -44,8 +44,7 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What holds for a server; nothing is left open."""
 
     profile: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from pydantic_core import ErrorDetails
 
 from mcpd.config.positions import KeyPath
@@ -18,8 +18,7 @@ from mcpd.errors import Problem
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a key stands: a file and line, or, without a file, the environment variable named by `key`."""
 
     file: Path | None

@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from mcpd.config.checks import Finding
 from mcpd.config.profiles import effective
@@ -30,8 +31,7 @@ _SPEC: Final = {
 _EXACT: Final = re.compile(r"v?\d+(?:[.!]\d+)+[0-9A-Za-z.+-]*|\d+(?:\.\d+)*(?:[a-z]+\d+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
+class Download(msgspec.Struct, frozen=True):
     """What such a command runs. `version` is None where it is not exact; `program` where it is the package's own."""
 
     registry: Literal["npm", "pypi"]

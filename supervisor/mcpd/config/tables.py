@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from mcpd.config.documents import Document
 from mcpd.config.layers import Layer, anchor
 from mcpd.config.positions import KeyPath
@@ -16,8 +18,7 @@ SINGLE: Final = ("daemon", "frontdoor", "sandbox", "defaults")
 NAMED: Final = ("profiles", "views", "servers")
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(msgspec.Struct, frozen=True):
     """One `[servers.NAME]`, `[views.NAME]` or `[profiles.NAME]`, and the directory of its file."""
 
     layer: Layer

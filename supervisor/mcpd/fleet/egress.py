@@ -14,11 +14,11 @@ import ipaddress
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 
 from mcpd.clock import Clock
@@ -65,8 +65,7 @@ class Refusal(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(msgspec.Struct, frozen=True):
     host: str
     port: int
     opening: bytes | None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mcpd.clock import Clock
 from mcpd.config.diff import diff, with_rotated
@@ -38,8 +39,7 @@ from mcpd.sandbox.policy import NOT_CONTAINED, UNSANDBOXED, SandboxFacts
 from mcpd.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonFacts:
+class DaemonFacts(msgspec.Struct, frozen=True):
     """What operators are told of the daemon, and how it is ended."""
 
     version: str

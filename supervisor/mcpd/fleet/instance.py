@@ -11,9 +11,9 @@ import functools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import ParamSpec, Protocol, assert_never
 
+import msgspec
 import structlog
 
 from mcpd.clock import Clock
@@ -89,8 +89,7 @@ class Surroundings(Protocol):
         """Its state is another now."""
 
 
-@dataclass(frozen=True, slots=True)
-class PastExit:
+class PastExit(msgspec.Struct, frozen=True):
     """An incarnation that is over; `at` is wall time."""
 
     at: float

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from mcpd.routing.info import ServerInfo
 from mcpd.wire.jsonrpc import Message
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceLink:
+class InstanceLink(msgspec.Struct, frozen=True):
     """A READY instance as the relay sees it.
 
     `offer` writes one frame (False: its queue is full, or its stdin is gone). `own_answer` gets answers to the

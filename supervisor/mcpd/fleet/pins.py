@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -59,8 +59,7 @@ class _LockFile(msgspec.Struct, frozen=True):
     servers: dict[str, Pinned]
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """What is other than it was pinned. Values are canonical JSON; `before` is None for what is new."""
 
     kind: Kind

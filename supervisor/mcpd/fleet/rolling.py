@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from mcpd.fleet.instance import Instance, Surroundings
@@ -36,8 +36,7 @@ class Host(Surroundings, Protocol):
     def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(msgspec.Struct, frozen=True):
     """What `Rolling.begin` was asked for; `told` is its result."""
 
     server: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 from msgspec import Raw
 
 from mcpd.config.registry import Registry, ServerSpec
@@ -50,8 +50,7 @@ async def call(relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, time
     return await _ask(relay, spec.name, methods.TOOLS_CALL, b'{"name":%b,"arguments":%b}' % (name, given), timeout)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tool:
+class _Tool(msgspec.Struct, frozen=True):
     name: str
     description: str
     schema: Raw

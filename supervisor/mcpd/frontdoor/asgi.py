@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from mcpd.errors import (
     CallTimeout,
@@ -45,8 +46,7 @@ BODY_TIMEOUT: Final = 30.0
 DRAIN_LIMIT: Final = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A whole response."""
 
     status: int

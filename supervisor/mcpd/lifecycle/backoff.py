@@ -9,12 +9,12 @@ first failure of a server that has been READY at all; n is forgotten only after 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class BackoffPolicy:
+
+class BackoffPolicy(msgspec.Struct, frozen=True):
     """The numbers, in seconds; `action` is what happens when the start limit is hit."""
 
     delay: float = 0.5
@@ -32,8 +32,7 @@ class BackoffPolicy:
         return self.delay * growth
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Start again after `delay`. `limited`: the start limit is hit, so it is the longest."""
 
     delay: float

@@ -9,8 +9,9 @@ do not prolong that: a server that is wedged under steady traffic is found.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from mcpd.config.registry import ProbeSpec
 
@@ -29,8 +30,7 @@ class Life(Enum):
     WEDGED = "wedged"  # silent for longer than a call may take
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """What is known when a probe ends, by its answer or by its timeout. All times are monotonic seconds.
 
     `last_byte`: when anything was last heard on its stdout. `oldest_call`: when the oldest call in flight began, None

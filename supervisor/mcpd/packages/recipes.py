@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from mcpd.config.registry import Package
 from mcpd.packages.shelf import VENV
@@ -18,8 +19,7 @@ _ASKING: Final = "mcpd-asks"
 _COMPILED: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*==(?P<version>[^\s;\\]+)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(msgspec.Struct, frozen=True):
     """Absolute paths of what installs."""
 
     tool: Tool
@@ -28,8 +28,7 @@ class Tools:
     python: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One command. `runs_package`: code of the package may run in it, so it does not see how registries are reached."""
 
     argv: tuple[str, ...]

@@ -10,9 +10,10 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from mcpd.config import environment
 from mcpd.config.profiles import effective
@@ -41,8 +42,7 @@ _NAME: Final = "installer"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
+class Bench(msgspec.Struct, frozen=True):
     """One installation while it is made: `made`, which is seen inside as `final`.
 
     `bare` is the home in which code of the package may run: in `home` there is what the installers left.
@@ -67,8 +67,7 @@ class Bench:
         return self.home, self.home / "tmp", self.bare, self.bare / "tmp", self.made
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """How a command ended, and the last lines that it wrote; `output` is its whole stdout."""
 
     status: ExitStatus

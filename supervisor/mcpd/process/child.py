@@ -8,8 +8,9 @@ import json
 import os
 import select
 import signal
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from mcpd.process import tree
 from mcpd.process.exits import ExitStatus, failed, from_bubblewrap, from_wait
@@ -48,8 +49,7 @@ class ChildEvents(Protocol):
         """The process has ended and was reaped; all that it wrote has been delivered. Exactly once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptors:
+class Descriptors(msgspec.Struct, frozen=True):
     """mcpd's ends of a child's pipes, and the pidfd; all owned by the `Child` that gets them."""
 
     stdin: int

@@ -6,8 +6,9 @@ import errno
 import os
 import re
 import signal
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Failure = Literal["exec", "sandbox", "resources", "oom-kill", "overstep", "limit"]
 Result = Literal["success", "exit-code", "signal", "core-dump", "exec", "sandbox", "resources", "oom-kill"]
@@ -37,8 +38,7 @@ _GATE_FAILED = re.compile(rb"^" + GATE_MARK.encode() + rb": (?:line )?\d+: (?:ex
 _SETUP_CODES = (1, 2, 127)
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(msgspec.Struct, frozen=True):
     """Exactly one of `code` and `signal` is set. `failure`: the server itself never ran, or used too much, or
     was refused more than it may have; `detail` says why."""
 

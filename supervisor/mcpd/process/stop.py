@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+import msgspec
 
 from mcpd.process.exits import ExitStatus
 
@@ -28,8 +29,7 @@ class Rung(StrEnum):
     ABANDONED = "abandoned"  # it, or something of its tree, is still there
 
 
-@dataclass(frozen=True, slots=True)
-class StopLadder:
+class StopLadder(msgspec.Struct, frozen=True):
     """Seconds to wait on each rung; 0 skips the rung's wait but not the rung."""
 
     stdin: float = 5.0
@@ -48,8 +48,7 @@ class StopLadder:
 DEFAULT_LADDER = StopLadder()
 
 
-@dataclass(frozen=True, slots=True)
-class StopOutcome:
+class StopOutcome(msgspec.Struct, frozen=True):
     """`status` is None only if the process itself could not be ended; `left` processes of its tree are still there."""
 
     rung: Rung

@@ -128,10 +128,12 @@ def carriers(cookie: str) -> list[Process]:
     mark = f"\0{COOKIE}={cookie}".encode()
     found = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and _carries(name, mark) and (process := look_up(int(name))) is not None:
-            # only now, and once more: the number may have become another's
-            if process.running and _carries(name, mark) and look_up(process.pid) == process:
-                found.append(process)
+        if not name.isdigit() or not _carries(name, mark):
+            continue
+        process = look_up(int(name))
+        # once more: the number may have become another's
+        if process is not None and process.running and _carries(name, mark) and look_up(process.pid) == process:
+            found.append(process)
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from mcpd.process.tree import Process
 
@@ -13,8 +14,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = float(os.sysconf("SC_CLK_TCK"))
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """`rss` counts shared pages once a process (an upper bound), `pss` counts them once; both in bytes."""
 
     rss: int = 0

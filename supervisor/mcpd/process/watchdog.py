@@ -12,8 +12,9 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Protocol
+
+import msgspec
 
 from mcpd.process.tree import Process
 from mcpd.process.usage import measure
@@ -28,8 +29,7 @@ MEMORY_FILES_EVERY: Final = 4
 _MIB = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Overstep:
+class Overstep(msgspec.Struct, frozen=True):
     """Which limit was not kept, with the figure."""
 
     failure: Literal["oom-kill", "overstep"]

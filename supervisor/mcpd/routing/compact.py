@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mcpd.routing.catalogue import Catalogue
 from mcpd.routing.ranking import Ranking
@@ -59,8 +60,7 @@ TOOLS = dump(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A tool as a search shows it."""
 
     name: str

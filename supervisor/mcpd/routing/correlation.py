@@ -269,8 +269,7 @@ class Phase(Enum):
     ABSENT = "absent"
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """Of a server that is kept as it was pinned: which tools and prompts still are as they were, and which are there
     but others now."""
 

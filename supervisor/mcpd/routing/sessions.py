@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Raw
 
 from mcpd.routing.ledger import Account
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from mcpd.routing.sight import Sight
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True):
     """What a `subscriptions/listen` asked for: `id` is that request's own (raw JSON), `kinds` as in `ListKind`."""
 
     id: bytes

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 HOME = "/home/mcp"
 HOST_NAME = "mcp"
 EGRESS_SOCKET = "/run/mcpd/egress.sock"
@@ -15,8 +17,7 @@ _CAPABILITIES_TO_DROP_THE_USER = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 _USR_DIRECTORIES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """What of the host's system directories there is."""
 
     links: tuple[tuple[str, str], ...] = ()
@@ -27,8 +28,7 @@ class Host:
     """What may be read of /etc."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(msgspec.Struct, frozen=True):
     """A path of the host, seen inside."""
 
     source: str

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from mcpd.sandbox.limits import Limits
 
@@ -19,8 +20,7 @@ CPU_PERIOD: Final = 100_000
 _DELEGATED: Final = ("user.delegate", "trusted.delegate")
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupHome:
+class CgroupHome(msgspec.Struct, frozen=True):
     """The directory below which instances get groups; `controllers` are those that can be used there."""
 
     path: Path
@@ -39,8 +39,7 @@ class CgroupHome:
         return group
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(msgspec.Struct, frozen=True):
     """The group of one instance."""
 
     path: Path

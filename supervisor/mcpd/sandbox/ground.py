@@ -13,8 +13,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives")
 """There in every sandbox."""
@@ -31,8 +32,7 @@ _NODE_OPTIONS_WITH_VALUE: Final = frozenset({"-r", "--require", "--import", "--l
 _PYTHON_OPTIONS_WITH_VALUE: Final = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(msgspec.Struct, frozen=True):
     """Real paths to be seen inside, where they are outside; and the links (path, target) that lead to them."""
 
     paths: tuple[str, ...] = ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from mcpd.config.profiles import Rules
 from mcpd.config.registry import ServerSpec
 from mcpd.errors import SpawnError
@@ -32,8 +34,7 @@ DATA_FD = 7
 """Descriptors from here on are the plan's `data`, for bubblewrap to read; those before it are the pipes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who a server is, for the kernel."""
 
     uid: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 NAMESPACES: Final = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _SECCOMP: Final = {"0": "none", "1": "strict", "2": "filter"}
@@ -20,8 +21,7 @@ _LIMITS: Final = {
 _KERNELS_OWN: Final = frozenset({"proc", "devpts", "devtmpfs", "mqueue", "sysfs", "cgroup2"})
 
 
-@dataclass(frozen=True, slots=True)
-class Isolation:
+class Isolation(msgspec.Struct, frozen=True):
     """What the kernel says of one process."""
 
     own_namespaces: tuple[str, ...]

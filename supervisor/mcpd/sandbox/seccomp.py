@@ -11,8 +11,9 @@ import errno
 import functools
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from mcpd.sandbox.syscalls import LAST_KNOWN, NUMBERS
 
@@ -37,8 +38,7 @@ _BY_ARGUMENT: Final = frozenset({"clone", "socket", "socketpair", "ioctl", "pers
 _NEEDED_BY_CHROMIUM: Final = frozenset({"chroot", "unshare"})
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(msgspec.Struct, frozen=True):
     """One that the tables cover; `column` is its place in them."""
 
     name: str

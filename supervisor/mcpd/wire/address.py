@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Transport = Literal["streamable-http", "http+sse", "stdio"]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What an endpoint shows: every server, one server under its own names, or a view of the registry."""
 
     kind: Literal["all", "server", "view"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from msgspec import Raw
 
 from mcpd.wire import methods
@@ -43,8 +43,7 @@ CACHEABLE: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RequestMeta:
+class RequestMeta(msgspec.Struct, frozen=True):
     """The client of one request: its revision, capabilities (raw values by name), the rest as raw JSON or None.
 
     `raw` is the whole `_meta`, `others` what is left of it without all this (nothing, if nothing is). `first` and

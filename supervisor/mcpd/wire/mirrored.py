@@ -10,8 +10,9 @@ import binascii
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from mcpd.wire.jsonrpc import Bytes
 
@@ -42,8 +43,7 @@ _SEVERAL: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _NAMED: Final = frozenset({"patternProperties", "dependentSchemas", "$defs", "definitions"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(msgspec.Struct, frozen=True):
     """One such parameter: the way to it through the arguments, and its header's name in lower case."""
 
     path: tuple[str, ...]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(msgspec.Struct, frozen=True):
     """What a client may use of all that there is.
 
     With nothing named it may use everything. Else it may use the servers that are named, those of the views that are
@@ -27,8 +26,7 @@ class Grants:
 EVERYTHING = Grants()
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """Somebody who has shown who they are; two are equal if they are the same one with the same grants."""
 
     name: str
