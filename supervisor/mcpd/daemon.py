@@ -240,7 +240,11 @@ class Daemon:
         """Called on any thread; a database that was set aside is an event too, once there is a fleet to tell of it."""
         log.warning("store.trouble", text=text)
         with suppress(RuntimeError):  # the loop is closed: the daemon has ended
-            self._loop.call_soon_threadsafe(lambda: self.fleet.tell("", text))
+            self._loop.call_soon_threadsafe(self._tell_of_store, text)
+
+    def _tell_of_store(self, text: str) -> None:
+        if hasattr(self, "fleet"):  # else the daemon could not be built, and ends with what it says of that
+            self.fleet.tell("", text)
 
     async def _reap(self) -> None:
         """Collect orphans of dead servers that came to us because we are their subreaper (prctl(2))."""

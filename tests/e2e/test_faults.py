@@ -10,9 +10,10 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ import pytest
 from e2e.clients import SERVERS
 from e2e.raw import call, http
 from mcpd.control.client import Refused
-from support.daemon import CHILDREN, Daemon, carriers, python_server, running, wait_for
+from support.daemon import BIN, CHILDREN, DEADLINE, Daemon, carriers, python_server, running, wait_for
 
 PEER = CHILDREN / "mcp_peer.py"
 FAST = {
@@ -36,15 +37,30 @@ OTHER = python_server("other", PEER, **FAST)
 @contextmanager
 def beside(servers: str, *ready: str, **options: str) -> Iterator[Daemon]:
     """A daemon with these servers and one that must not notice what is done to them; at the end nothing is left."""
-    with running(OTHER + servers, ready=("other", *ready), **options) as daemon:
-        pid = daemon.server("other")["pid"]
+    with running(OTHER + servers, ready=("other", *ready), **options) as daemon, undisturbed(daemon):
         yield daemon
-        with http(daemon, session=True) as client:
-            assert "result" in client.post(call(1, "other__echo")).json()
-        assert daemon.server("other")["pid"] == pid
-        wait_for(lambda: not zombies(daemon), "no zombie is left")
-        assert daemon.stop() == 0
-        assert carriers(daemon.cookie) == []
+
+
+@contextmanager
+def undisturbed(daemon: Daemon) -> Iterator[None]:
+    """Of a daemon that has `other`: what must hold at the end of every case; it is stopped then."""
+    pid = daemon.server("other")["pid"]
+    use_other(daemon)
+    before = descriptors(daemon)
+    yield
+    use_other(daemon)
+    assert daemon.server("other")["pid"] == pid
+    wait_for(lambda: not zombies(daemon), "no zombie is left")
+    files = len(daemon.states())  # the log of a server that had written nothing before
+    wait_for(lambda: descriptors(daemon) <= before + files, lambda: f"{descriptors(daemon)} descriptors, {before}")
+    assert daemon.stop() == 0
+    assert carriers(daemon.cookie) == []
+
+
+def use_other(daemon: Daemon) -> None:
+    with http(daemon, session=True) as client:
+        assert "result" in client.post(call(1, "other__echo")).json()
+        assert client.send("DELETE").status_code in (200, 204)
 
 
 def zombies(daemon: Daemon) -> list[int]:
@@ -67,6 +83,41 @@ def test_26_logs_that_cannot_be_written_hold_up_nobody() -> None:
             daemon.control.call("grumbles", "echo", b'{"bytes":1000000}', 20.0)
 
         logs.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a disk as small as that")
+def test_26_a_full_disk_costs_logs_and_history_but_no_call() -> None:
+    daemon = Daemon(OTHER + python_server("grumbles", CHILDREN / "mcp_grumbles.py", **FAST))
+    state = daemon.home / "state"
+    state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "none", state], check=True)
+    try:
+        daemon.start()
+        with undisturbed(daemon):
+            fill(state / "filler")
+            for _ in range(3):
+                daemon.control.call("grumbles", "echo", b'{"bytes":1000000}', 20.0)
+                assert daemon.control.restart("grumbles").ok
+                use_other(daemon)
+            assert daemon.control.reload().problems == ()
+            wait_for(lambda: "kept in memory only" in "".join(daemon.control.daemon().warnings), "it is told")
+
+            (state / "filler").unlink()
+
+            wait_for(lambda: not daemon.control.daemon().warnings, "the disk can be written again")
+            assert any("can be written again" in str(one) for one in daemon.ctl_json_lines("events"))
+    finally:
+        daemon.close()
+        subprocess.run(["umount", "--lazy", state], check=True)
+        state.rmdir()
+        daemon.home.rmdir()
+
+
+def fill(file: Path) -> None:
+    """Take all that is left of a disk."""
+    with file.open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
 
 
 def test_27_without_descriptors_operators_are_served_and_starts_wait() -> None:
@@ -232,6 +283,54 @@ def test_36_a_client_that_leaves_in_mid_call_leaves_nothing_behind() -> None:
         wait_for(lambda: descriptors(daemon) <= before + 1, "no descriptor is left")
         answer = daemon.control.call("quick", "pid", b"{}", 20.0)
         assert b"content" in answer
+
+
+class First(Daemon):
+    """A daemon that is PID 1, as in a container, and has children from before it was one."""
+
+    def start(self, *, ready: tuple[str, ...] | None = None) -> None:
+        words = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--as-pid-1", "--proc", "/proc", "--die-with-parent"]
+        orphans = 'for n in 1 2 3; do (sleep 0.$n &); done; exec "$@"'
+        words += ["sh", "-c", orphans, "sh", str(BIN / "mcpd"), "start", "--config", str(self.registry)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self.home
+            )
+        self.wait_ready(ready)
+
+    @property
+    def pid(self) -> int:
+        (child,) = psutil.Process(super().pid).children()
+        return int(child.pid)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        os.kill(self.pid, number)
+        return self.process.wait(DEADLINE)
+
+
+def test_37_as_pid_1_it_collects_all_that_die_and_leaves_nothing() -> None:
+    daemon = First(OTHER + python_server("dies", CHILDREN / "mcp_peer.py", **FAST))
+    try:
+        daemon.start()
+        assert os.readlink(f"/proc/{daemon.pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+        for _ in range(5):
+            before = daemon.server("dies")
+            with pytest.raises(Refused):
+                daemon.control.call("dies", "exit", b'{"code":7}', DEADLINE)
+            daemon.wait_until(
+                "dies",
+                lambda one, before=before: one["restarts"] > before["restarts"] and one["state"] == "READY",  # type: ignore[misc]
+                "it is back",
+            )
+
+        use_other(daemon)
+        wait_for(lambda: not zombies(daemon), "no zombie is left")
+        assert not [one for one in psutil.Process(daemon.pid).children() if one.name() == "sleep"]
+        assert daemon.stop() == 0
+        assert carriers(daemon.cookie) == []
+    finally:
+        daemon.close()
 
 
 def test_38_readers_of_events_that_never_read_hold_up_nobody() -> None:

@@ -111,7 +111,7 @@ class TokenFile:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
             message = f"cannot be written: {problem.strerror}"
-            raise _unusable(self.path, message, "make the state directory writable") from None
+            raise _unusable(self.path, message, "make room, and the state directory writable") from None
         self._tokens = tokens
 
 
@@ -178,7 +178,9 @@ def read_or_create(state_dir: Path) -> bytes:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(aside)
     except OSError as problem:
-        raise _unusable(path, f"cannot be written: {problem.strerror}", "make the state directory writable") from None
+        raise _unusable(
+            path, f"cannot be written: {problem.strerror}", "make room, and the state directory writable"
+        ) from None
     return token
 
 
