@@ -391,6 +391,28 @@ async def test_24_a_stopped_process_is_found_woken_ended_and_replaced(tmp_path: 
         assert ended(ship, "sleeps")[0].startswith("watchdog")
 
 
+async def test_one_that_is_wedged_while_calls_come_and_time_out_is_found(tmp_path: Path) -> None:
+    """Each new call is young, and none of them hides that nothing was answered for longer than a call may take."""
+    keys = {"liveness": QUICK_PROBES, "call_timeout": 0.4}
+    with gate(tmp_path) as never_opened:
+        async with beside(tmp_path, "wedged", **keys) as ship:
+            await ship.ready("wedged")
+            calls = []
+            async with asyncio.timeout(DEADLINE):
+                calls.append(asyncio.ensure_future(ship.call("wedged", "hold", path=str(never_opened.path))))
+                while ship.instance("wedged").machine.generation == 1:
+                    calls.append(asyncio.ensure_future(ship.call("wedged", "echo")))
+                    await asyncio.sleep(0.02)
+
+            answers = await within(asyncio.gather(*calls, return_exceptions=True))
+
+            failed = [one for one in answers if isinstance(one, ServerFault | CallTimeout)]
+            assert len(failed) > 5
+            assert all(one == "{}" for one in answers if one not in failed)  # those that met the next process
+            assert ended(ship, "wedged")[0].startswith("watchdog: wedged")
+            await ship.ready("wedged")
+
+
 async def test_26_no_log_can_be_written_and_nobody_is_held_up(tmp_path: Path) -> None:
     async with beside(tmp_path, "grumbles", "mcp_grumbles.py") as ship:
         await ship.ready("grumbles")
