@@ -172,6 +172,7 @@ class Incarnation:
         self._condemn(Result.PROTOCOL, "it closed its stdout and lives on")
 
     def stdin_broken(self) -> None:
+        self._relay.drain(self.key)  # most often it has just died: new calls wait for the next process
         self._later(BROKEN_GRACE, functools.partial(self._condemn, Result.PROTOCOL, "it closed its stdin and lives on"))
 
     def exited(self, status: ExitStatus) -> None:

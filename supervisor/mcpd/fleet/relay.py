@@ -124,7 +124,7 @@ class Relay:
                 link = self._links.get(effect.instance)
                 written = link is not None and link.offer(effect.frame)
                 if not written and effect.call and self._router.unwritten(effect.instance, effect.call):
-                    raise Overloaded("the server does not read its messages fast enough", limit="server")
+                    raise Overloaded(_reads_too_slowly(link), limit="server")
             else:
                 self._do(effect)
 
@@ -361,7 +361,7 @@ class Relay:
             case WriteLine(instance, frame, call):
                 link = self._links.get(instance)
                 if (link is None or not link.offer(frame)) and call:
-                    self._refuse(instance, call)
+                    self._refuse(instance, call, _reads_too_slowly(link))
             case End(sink):
                 sink.end()
             case Stale(instance, kind):
@@ -393,10 +393,14 @@ class Relay:
     def _timer(self, call: Call) -> None:
         self._execute(self._router.timer(call, self._clock.monotonic()))
 
-    def _refuse(self, instance: str, number: int) -> None:
+    def _refuse(self, instance: str, number: int, why: str) -> None:
         """A call that had waited for its server cannot be written to it after all."""
         upstream = self._state.upstreams.get(instance)
         call = upstream.calls.get(number) if upstream else None
         if call is not None and self._router.unwritten(instance, number):
-            why = "the server does not read its messages fast enough"
             call.sink.deliver(jsonrpc.error(call.id, methods.SERVER_UNAVAILABLE, why), True)
+
+
+def _reads_too_slowly(link: InstanceLink | None) -> str:
+    name = f"server {link.server!r}" if link is not None else "the server"
+    return f"{name} does not read its messages fast enough"

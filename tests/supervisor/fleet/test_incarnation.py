@@ -14,7 +14,7 @@ from mcpd.errors import ServerFault
 from mcpd.lifecycle.health import NOISE_LIMIT, NoiseMeter
 from mcpd.lifecycle.states import State
 from mcpd.wire.address import View
-from support.fleets import Push, Ship, gate, load_registry, registry, sailing, spec, within, write_registry
+from support.fleets import Push, Ship, command, gate, load_registry, registry, sailing, spec, within, write_registry
 from support.processes import DEADLINE
 from support.waiting import until
 
@@ -81,6 +81,22 @@ async def test_a_child_that_works_for_longer_than_a_call_may_take_is_wedged(tmp_
 
             await ship.ready("time", generation=2)
             assert ship.fleet.server("time").exits[-1].status.startswith("wedged: silent for")
+
+
+async def test_calls_to_one_whose_stdin_is_gone_are_not_told_that_it_is_slow(tmp_path: Path) -> None:
+    """As in the moment between a death and the news of it: they wait for the next process."""
+    async with sailing(registry(tmp_path, spec("deaf", "mcp_deaf.py"))) as ship:
+        await ship.ready()
+
+        calls = []
+        while ship.instance("deaf").machine.generation == 1:
+            calls.append(asyncio.ensure_future(ship.call("deaf", "echo")))
+            await asyncio.sleep(0.001)
+        await command(ship.fleet.stop("deaf"))
+        answers = await within(asyncio.gather(*calls, return_exceptions=True))
+
+        assert len(answers) > 1
+        assert {type(one) for one in answers} == {ServerFault}
 
 
 async def test_a_live_change_of_the_probes_counts_at_once(tmp_path: Path) -> None:
