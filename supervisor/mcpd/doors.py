@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -116,11 +117,12 @@ class Doors:
         registry = house.registry
         self._ticker = Ticker(house.clock)
         authenticator = self._authenticator()
-        if house.tokens is not None:
-            house.tokens.on_gone = house.relay.end_sessions_of
-            self._ticker.callbacks.append(house.tokens.tick)
         context = Context(house.relay, registry.frontdoor, self._ticker)
+        context.streams.wall = house.clock.wall
         streamable, legacy = StreamableHttp(context), LegacySse(context)
+        if house.tokens is not None:
+            house.tokens.on_gone = partial(self._gone, streamable)
+            self._ticker.callbacks.append(house.tokens.tick)
         app = FrontDoor(
             context,
             Guard(registry.frontdoor, authenticator),
@@ -174,6 +176,11 @@ class Doors:
         self._ticker.stop()
         for task in self._tasks:
             task.cancel()
+
+    def _gone(self, streamable: StreamableHttp, principal: str) -> None:
+        """A token counts no longer: end what its owner has open."""
+        self._house.relay.end_sessions_of(principal)
+        streamable.end_of(principal)
 
     def _authenticator(self) -> Authenticator:
         self._keys: KeyRing | None = None

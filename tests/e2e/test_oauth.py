@@ -7,7 +7,9 @@ import json
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ def test_without_a_token_the_client_is_shown_the_way(daemon: Daemon) -> None:
     assert refused.status_code == 401
     challenge = refused.headers["www-authenticate"]
     where = f"{daemon.url}/.well-known/oauth-protected-resource/servers/one/mcp"
-    assert challenge == f'Bearer realm="mcpd", resource_metadata="{where}"'
+    assert challenge == f'Bearer realm="mcpd", scope="all one", resource_metadata="{where}"'
 
     metadata = get(daemon, "/.well-known/oauth-protected-resource/servers/one/mcp")
     assert metadata.json() == {
@@ -148,6 +150,42 @@ def test_made_up_keys_do_not_make_it_ask_again_and_again(daemon: Daemon, keys: K
     for _ in range(5):
         assert post(daemon, "/mcp", Issuer().token("ed")).status_code in (401, 429)
     assert keys.asked <= before + 1
+
+
+def streamed(daemon: Daemon, method: str, path: str, headers: dict[str, str], body: Any = None) -> list[str]:
+    """The lines of an event stream, once it has ended."""
+    with (
+        httpx2.Client(base_url=daemon.url, trust_env=False, timeout=30) as http,
+        http.stream(method, path, headers=headers, json=body) as stream,
+    ):
+        assert stream.status_code == 200
+        return list(stream.iter_lines())
+
+
+def test_streams_end_with_the_token_that_opened_them_and_the_session_goes_on(daemon: Daemon) -> None:
+    both = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    later = {**both, "authorization": f"Bearer {ME.token(scope='all')}"}
+    expiring = ME.token(scope="all", exp=int(time.time()) - 25)  # clocks may differ by 30 s
+    soon = {**both, "authorization": f"Bearer {expiring}"}
+    meta = {"protocolVersion": "2026-07-28", "clientCapabilities": {}, "clientInfo": INITIALIZE["clientInfo"]}
+    body = request(1, "subscriptions/listen", notifications={"toolsListChanged": True})
+    body["params"]["_meta"] = {f"io.modelcontextprotocol/{key}": value for key, value in meta.items()}
+    newer = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+    with httpx2.Client(base_url=daemon.url, trust_env=False, timeout=30) as http, ThreadPoolExecutor(4) as pool:
+        opened = http.post("/mcp", json=request(0, "initialize", **INITIALIZE), headers=later)
+        session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+        kept = pool.submit(streamed, daemon, "GET", "/mcp", {**later, **session})
+        ended = [
+            pool.submit(streamed, daemon, "GET", "/mcp", {**soon, **session}),
+            pool.submit(streamed, daemon, "GET", "/sse", soon),
+            pool.submit(streamed, daemon, "POST", "/mcp", {**soon, **newer}, body),
+        ]
+        assert all(one.result(30) for one in ended)
+        assert not kept.done()
+        assert http.post("/mcp", json=request(2, "ping"), headers={**soon, **session}).status_code == 401
+        assert http.post("/mcp", json=request(2, "ping"), headers={**later, **session}).json()["result"] == {}
+        assert http.delete("/mcp", headers={**later, **session}).status_code == 204
+        kept.result(30)
 
 
 def test_there_are_no_tokens_of_our_own(daemon: Daemon) -> None:

@@ -86,6 +86,7 @@ class FrontDoor:
         `sources` are metrics besides our own."""
         self._context = context
         context.ticker.callbacks.append(context.streams.tick)
+        context.streams.good_until = guard.good_until
         self._guard = guard
         self.max_body = context.settings.max_body
         self._handlers = handlers

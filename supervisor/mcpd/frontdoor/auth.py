@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from mcpd.store.tokens import TokenVerifier
@@ -34,6 +35,11 @@ class Authenticator(Protocol):
         """Whoever presents this header value, None if it proves nothing. Raises Denied where more is to be said."""
         ...
 
+    def good_until(self, authorization: bytes | None) -> float:
+        """When a header value that has just proved something will prove nothing any more (wall time); infinite where
+        that is told otherwise."""
+        ...
+
 
 class BearerAuthenticator:
     """`auth = "token"`: bearer tokens in the Authorization header, and nowhere else (RFC 6750, section 2.1)."""
@@ -51,6 +57,9 @@ class BearerAuthenticator:
         name = self._verify(authorization[7:].strip())
         return None if name is None else self._principal_of(name)
 
+    def good_until(self, authorization: bytes | None) -> float:
+        return inf  # whoever keeps the tokens ends what they have open
+
 
 class OpenAuthenticator:
     """`auth = "none"`: everybody who can connect is the same principal. For loopback only."""
@@ -59,3 +68,6 @@ class OpenAuthenticator:
 
     def principal(self, authorization: bytes | None) -> Principal | None:
         return ANYBODY
+
+    def good_until(self, authorization: bytes | None) -> float:
+        return inf

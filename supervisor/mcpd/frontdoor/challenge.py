@@ -33,7 +33,9 @@ class Challenges:
         if denied is not None:
             parts += [f'error="{denied.error}"', f'error_description="{_quotable(str(denied))}"']
         if self._jwt is not None:
-            if denied is not None and denied.scope:
+            if status == 401 and self._jwt.scopes:  # what to ask for, before anything was asked
+                parts.append(f'scope="{_quotable(" ".join(self._jwt.scopes))}"')
+            elif denied is not None and denied.scope:
                 parts.append(f'scope="{_quotable(denied.scope)}"')
             at = path.decode("latin-1") if isinstance(path, bytes) else path
             parts.append(f'resource_metadata="{_quotable(self._base(headers, proxied) + WELL_KNOWN + at)}"')

@@ -6,10 +6,12 @@ Shared by both HTTP transports. A client that does not read fills its own outbox
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Final
 
-from mcpd.frontdoor.asgi import Header, Receive, Scope, Send
+from mcpd.frontdoor.asgi import Header, Headers, Receive, Scope, Send
 from mcpd.frontdoor.outbox import OUTBOX_LIMIT, Outbox, State
 from mcpd.wire.sse import KEEP_ALIVE
 
@@ -17,13 +19,18 @@ QUIET_TICKS: Final = 3  # ticks without an event, after which a comment is sent
 
 
 class Streams:
-    """The open event streams of the front door; kept alive by the ticker, ended together."""
+    """The open event streams of the front door; kept alive by the ticker, ended together.
 
-    __slots__ = ("_open", "cut_off")
+    `good_until` tells from a request's headers how long what it has shown is good, in the time that `wall` tells.
+    """
+
+    __slots__ = ("_open", "cut_off", "good_until", "wall")
 
     def __init__(self) -> None:
         self._open: set[EventStream] = set()
         self.cut_off = 0  # clients that did not read
+        self.good_until: Callable[[Headers], float] = lambda headers: inf
+        self.wall: Callable[[], float] = time.time
 
     def __len__(self) -> int:
         return len(self._open)
@@ -35,9 +42,14 @@ class Streams:
         self._open.discard(stream)
 
     def tick(self) -> None:
-        """Send a comment on each stream that was quiet for QUIET_TICKS."""
+        """End the streams whose clients' tokens have expired: they come back with newer ones. On each other one that
+        was quiet for QUIET_TICKS send a comment."""
+        now = self.wall()
         for stream in list(self._open):
-            stream.tick()
+            if stream.until <= now:
+                stream.close()
+            else:
+                stream.tick()
 
     def close(self) -> None:
         """End all, each after what is queued on it."""
@@ -48,12 +60,13 @@ class Streams:
 class EventStream:
     """One response. `offer` from anywhere on the loop; `run` in the request's own coroutine."""
 
-    __slots__ = ("_abort", "_outbox", "_quiet", "_streams")
+    __slots__ = ("_abort", "_outbox", "_quiet", "_streams", "until")
 
     def __init__(self, streams: Streams, scope: Scope, limit: int = OUTBOX_LIMIT) -> None:
         self._streams = streams
         self._outbox = Outbox(limit)
         self._quiet = 0
+        self.until = streams.good_until(scope.get("mcpd.headers", {}))
         # what our listener offers, because ASGI has no word for it: end the connection without waiting for its reader
         self._abort: Callable[[], None] | None = scope.get("extensions", {}).get("mcpd.abort")
 

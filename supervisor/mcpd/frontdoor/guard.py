@@ -112,6 +112,10 @@ class Guard:
             raise self._denied(headers, peer, path, wrong)
         return principal
 
+    def good_until(self, headers: Headers) -> float:
+        """Until when what a request has shown is good (wall time)."""
+        return self._authenticator.good_until(headers.get(b"authorization"))
+
     def metadata(self, headers: Headers, peer: tuple[str, int] | None, path: str) -> dict[str, object] | None:
         """What is to be known of the authorization server of an endpoint (RFC 9728); None if there is none."""
         proxied = bool(self._proxies) and peer is not None and self._is_proxy(peer[0])

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPMessage
+from math import inf
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -189,6 +190,10 @@ class JwtAuthenticator:
             del self._known[next(iter(self._known))]
         self._known[digest] = (principal, float(claims["exp"]) + LEEWAY)
         return principal
+
+    def good_until(self, authorization: bytes | None) -> float:
+        known = self._known.get(hashlib.sha256((authorization or b"")[7:].strip()).digest())
+        return inf if known is None else known[1]
 
     def _claims(self, token: bytes) -> dict[str, Any]:
         if len(token) > LONGEST_TOKEN:

@@ -187,6 +187,12 @@ class PerRequest:
         if self.leave(answer) and session is not None:
             self._relay.close_session(session)
 
+    def end_of(self, principal: str) -> None:
+        """Somebody may not use anything any more: give up what is under way for them."""
+        for answer in [each for each in self._in_flight if each.principal == principal]:
+            self.give_up(answer)
+            answer.end()
+
     def tick(self) -> None:
         """Begin event streams for slow answers."""
         before = self.context.ticker.now - STREAM_AFTER

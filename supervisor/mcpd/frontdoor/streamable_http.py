@@ -59,6 +59,10 @@ class StreamableHttp:
         self._per_request = PerRequest(context)
         context.ticker.callbacks.append(self.tick)
 
+    def end_of(self, principal: str) -> None:
+        """End what somebody has under way without a session; what is in sessions ends with these."""
+        self._per_request.end_of(principal)
+
     async def handle(self, scope: Scope, receive: Receive, send: Send, view: View, principal: Principal) -> None:
         method = scope["method"]
         if method in ("GET", "DELETE"):

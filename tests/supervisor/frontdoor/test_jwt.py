@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
+
+
+def test_it_is_known_until_when_a_token_is_good(desk: Desk) -> None:
+    token = f"Bearer {ME.token(exp=int(time.time()) + 100)}".encode()
+    assert desk.authenticator.good_until(token) == desk.authenticator.good_until(None) == inf
+    desk.authenticator.principal(token)
+    assert desk.authenticator.good_until(token) == pytest.approx(time.time() + 130, abs=5)
 
 
 @pytest.mark.parametrize("key", ["rsa", "ec", "ed"])
