@@ -179,6 +179,27 @@ def view(_):
     }
 
 
+def memory_program(_):
+    """Execute a program that is in no file system, and tell what rights it has."""
+    program = os.memfd_create("program")
+    with open("/bin/cat", "rb") as file:
+        os.write(program, file.read())
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(write, 1)
+            os.execve(program, ["cat", "/proc/self/status"], dict(os.environ))
+        finally:
+            os._exit(1)
+    os.close(write)
+    os.close(program)
+    with open(read) as answer:
+        found = dict(line.rstrip("\n").split(":\t", 1) for line in answer if ":\t" in line)
+    os.waitpid(pid, 0)
+    return {key: found[key] for key in ("Uid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}
+
+
 def first_environment(_):
     with open("/proc/1/environ", "rb") as file:
         return file.read().decode()
@@ -187,6 +208,7 @@ def first_environment(_):
 ATTACKS = {
     "read": lambda a: open(a).close(),
     "create": create,
+    "touch": lambda a: opened(a, os.O_WRONLY | os.O_CREAT | os.O_EXCL),
     "append": lambda a: opened(a, os.O_WRONLY),
     "tcp": lambda a: connect(socket.AF_INET, tuple(a)),
     "udp": lambda a: connect(socket.AF_INET, tuple(a), socket.SOCK_DGRAM),
@@ -240,6 +262,7 @@ ATTACKS = {
     "files": lambda a: len([os.open("/dev/null", os.O_RDONLY) for _ in range(a)]),
     "listen": lambda a: socket.create_server(("127.0.0.1", 0)).close(),
     "view": view,
+    "memory-program": memory_program,
     "environ-1": first_environment,
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ WITHOUT_ARGUMENT = (
     *("userfaultfd", "personality", "bpf", "perf", "kexec", "module", "swapon", "hostname", "reboot", "quota"),
     *("kernel-log", "statmount", "tiocsti", "tioclinux", "x32", "i386", "listen"),
 )
+OPEN_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 CONTROL = (
     *("read a key", "read another server's state", "write into the host's directory", "tcp to the host's loopback"),
     *("udp to the host's loopback", "unix socket", "abstract unix socket", "netlink", "signal a process"),
@@ -76,6 +77,7 @@ class Targets:
             ("read another server's state", "read", str(self.state)),
             ("read /etc/shadow", "read", "/etc/shadow"),
             ("write into the host's directory", "create", str(self.directory / "open" / "planted")),
+            *((f"write {place}", "touch", f"{place}/{self.name}") for place in OPEN_PLACES),
             ("write /usr", "create", "/usr/bin/planted"),
             ("write /etc", "create", "/etc/planted"),
             ("write the root", "create", "/planted"),
@@ -107,6 +109,7 @@ class Targets:
             ("fill /dev/shm", "fill", ["/dev/shm/filler", 8, 100]),
             ("fill its home", "fill", [f"{os.path.expanduser('~')}/filler", 8, 100]),
             ("view", "view", None),
+            ("program in memory", "memory-program", None),
             ("environment of process 1", "environ-1", None),
             *((name, name, None) for name in WITHOUT_ARGUMENT),
         ]  # fmt: skip
@@ -132,6 +135,7 @@ async def contained(directory: Path, targets: Targets) -> dict[str, Any]:
 
         await box.child.stop(StopLadder(1, 1, 5))
     found["planted"] = sorted(path.name for path in (directory / "targets" / "open").iterdir())
+    found["planted elsewhere"] = [place for place in OPEN_PLACES if Path(place, targets.name).exists()]
     found["isolation"] = box.plan.isolation
     found["user"] = box.plan.user.uid if box.plan.user is not None else os.getuid()
     found["host namespaces"] = {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -69,12 +70,26 @@ def objection(path: str, guarded: Protected, *, writing: bool) -> Objection | No
         return f"{path!r} is, or goes through, a symbolic link", f"write {real!r}, if that is what you mean"
     if real == "/":
         return "'/' cannot be granted", "name the directories that the server needs"
+    keys = next((one for one in _somebodys_keys(real) if one not in (path for path, _ in guarded.closed)), None)
+    if keys is not None:
+        return f"{path!r} cannot be granted: somebody's keys are there ({keys})", "grant another directory, beside them"
     for other, what in (*guarded.closed, *(guarded.unwritable if writing else ())):
         if is_within(other, real):
             return f"{path!r} cannot be granted: {what} is in it", "name the directories that the server needs"
         if is_within(real, other):
             return f"{path!r} cannot be granted: it is in {what}", "grant another directory"
     return None
+
+
+def _somebodys_keys(real: str) -> Iterator[str]:
+    """Directories of keys, of any user: those that a path is in, and those that lie in it."""
+    parts = real.split("/")
+    for at, part in enumerate(parts):
+        if part in _PERSONAL:
+            yield "/".join(parts[: at + 1])
+    for name in _PERSONAL:
+        if os.path.isdir(f"{real}/{name}"):
+            yield f"{real}/{name}"
 
 
 def is_within(path: str, directory: str) -> bool:

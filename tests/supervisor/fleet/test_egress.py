@@ -233,6 +233,17 @@ async def test_resolver_that_changes_its_answer_gains_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.anyio
+async def test_of_several_addresses_only_public_ones_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "is_public", lambda address: address == "127.0.0.2")
+    async with origin("127.0.0.1") as (port, private), lab(tmp_path, rules(f"good.test:{port}")) as (it, path):
+        it.answers = [["127.0.0.1", "127.0.0.2"]]
+        answer = await it.ask(path, b"CONNECT good.test:%d HTTP/1.1\r\n\r\n" % port)
+
+    assert answer.startswith(b"HTTP/1.1 502 ")  # nobody listens at the other
+    assert private == []
+
+
+@pytest.mark.anyio
 async def test_rules_of_the_next_start_hold_from_then_on(tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as group:
         it = Lab(tmp_path, group, rules("a.test:1"))

@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -109,6 +111,25 @@ async def test_what_a_removed_server_kept_is_closed_to_a_later_one_with_its_uid(
             assert (await later.lines())[0] == uid
             assert b"secret" not in b"".join(later.heard.frames)
     assert note.read_text() == "secret\n"
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can make a program that runs as root")
+async def test_program_that_runs_as_its_owner_runs_as_the_server(tmp_path: Path) -> None:
+    """Of root's own making, granted, and where the file system allows it: also for one that is not contained."""
+    tools = Path(tempfile.mkdtemp(prefix="mcpd-t-"))  # those of pytest are closed to others
+    tools.chmod(0o755)
+    program = tools / "id"
+    shutil.copy("/usr/bin/id", program)
+    program.chmod(0o4755)
+    kinds: dict[str, dict[str, Any]] = {
+        "contained": {"profile": "filesystem", "read": (program.parent,)},
+        "open": {"profile": "unsandboxed"},
+    }
+    async with boxes(tmp_path) as make:
+        for name, keys in kinds.items():
+            box = make(shell(f"id -u; {program} -u; {program} -ru", name=name, **keys))
+            assert set(await box.lines()) == {str(box.plan.user.uid if box.plan.user else 0)}
+    shutil.rmtree(tools)
 
 
 async def test_environment_is_the_one_inside(tmp_path: Path) -> None:

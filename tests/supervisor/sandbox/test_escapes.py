@@ -111,7 +111,20 @@ def test_foreign_system_calls_kill(seen: dict[str, Any], row: str) -> None:
 
 
 def test_nothing_was_planted(seen: dict[str, Any]) -> None:
+    """Where everybody may write there is a private place, or none."""
     assert seen["planted"] == ["daemon.sock"]
+    assert seen["planted elsewhere"] == []
+    assert "errno" not in seen["write /tmp"]
+    assert "errno" not in seen["write /dev/shm"]
+    assert seen["write /var/tmp"]["errno"] == "ENOENT"
+
+
+def test_program_that_lies_in_memory_has_no_more_rights(seen: dict[str, Any]) -> None:
+    """It cannot be kept from being executed; it is where everything else is."""
+    found = seen["program in memory"]["got"]
+
+    assert set(found.pop("Uid").split()) == {str(seen["user"])}
+    assert found == {"CapPrm": "0" * 16, "CapEff": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
 
 
 def test_it_is_nobody_and_can_become_nobody(seen: dict[str, Any]) -> None:
