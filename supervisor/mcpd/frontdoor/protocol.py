@@ -28,7 +28,7 @@ from mcpd.frontdoor.peers import Peers, Stranger
 
 UNREAD_TIMEOUT: Final = 60.0  # for which a client may take nothing of what waits for it
 LINGER: Final = 2.0  # what a client has to read its refusal in
-JOINED: Final = 64 * 1024  # below this, head and body are copied into one buffer; above, written one after the other
+JOINED: Final = 64 * 1024  # below this, head and body are copied into one buffer
 
 
 class Pending(Protocol):
@@ -431,8 +431,7 @@ class Connection(HttpToolsProtocol):
         if len(body) < JOINED:
             transport.write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
+            transport.writelines((head, body))
         if not turn.keep_alive:
             transport.close()
         self.on_response_complete()
