@@ -1,4 +1,4 @@
-"""Heads of requests that come again and again, byte for byte: what was made of them once.
+"""Heads of requests that come again and again: what was made of them once.
 
 A client repeats itself: but for the length of the body its requests begin with the same bytes. What the HTTP parser
 makes of a head depends on nothing but these, so one that it has taken apart whole need not be taken apart again.
@@ -14,58 +14,75 @@ from mcpd.frontdoor.asgi import Header
 LONGEST: Final = 4096
 MOST: Final = 4096
 MOST_BYTES: Final = 2 * 2**20
+TIMES: Final = 3  # that a head comes until it is kept: every session begins with two of the same
 END: Final = b"\r\n\r\n"
+_LENGTHS: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as clients write it
+_DIGITS: Final = 9
 
 
 class Head:
-    """One request's head, parsed. What later stages find out about it, and cannot change, is kept here, too."""
+    """A request's head, parsed. What later stages find out about it, and cannot change, is kept here, too: nothing that
+    depends on the length of the body, which may be another one next time."""
 
-    __slots__ = ("checked", "fields", "length", "path", "query", "raw", "said")
+    __slots__ = ("checked", "fields", "path", "query", "said")
 
     def __init__(self, url: bytes, fields: list[Header]) -> None:
         self.path, _, self.query = url.partition(b"?")
         self.fields = fields
         self.checked: dict[bytes, bytes] | None = None  # the fields by name, once they have passed the guard
         self.said: Any = None  # what the endpoint makes of them
-        self.raw = b""  # as it came, and `length` of the body that follows: once it is known to come again
-        self.length = 0
+
+
+def without_length(raw: bytes) -> tuple[bytes, int]:
+    """A head without the length of its body, and that length; -1 if that is not to be seen at once."""
+    for mark in _LENGTHS:
+        at = raw.find(mark)
+        if at >= 0:
+            at += len(mark)
+            stop = raw.find(b"\r\n", at)
+            digits = raw[at:stop]
+            if digits.isdigit() and len(digits) <= _DIGITS:
+                return raw[:at] + raw[stop:], int(digits)
+            break
+    return b"", -1
 
 
 class Heads:
-    """The heads that came more than once lately."""
+    """The heads that came again and again lately, by their bytes `without_length`."""
 
     __slots__ = ("_bytes", "_met", "_older", "known")
 
     def __init__(self) -> None:
         self.known: dict[bytes, Head] = {}
         self._older: dict[bytes, Head] = {}
-        self._met: set[int] = set()
+        self._met: dict[int, int] = {}
         self._bytes = 0
 
-    def find(self, raw: bytes) -> Head | None:
-        """The head of these bytes, for the next while again: for what is not in `known`."""
-        head = self._older.pop(raw, None)
+    def find(self, key: bytes) -> Head | None:
+        """What is not in `known` any more, for the next while again."""
+        head = self._older.pop(key, None)
         if head is not None:
-            self._keep(raw, head)
+            self._keep(key, head)
         return head
 
     def meet(self, raw: bytes, head: Head) -> None:
-        """A head was served that its connection may go on after. It is kept the second time."""
-        if len(raw) > LONGEST or not _is_plain(raw, head.fields):
+        """A head was served that its connection may go on after. It is kept once that has happened some `TIMES`."""
+        key, length = without_length(raw)
+        if length < 0 or len(raw) > LONGEST:
             return
-        mark = hash(raw)
-        if mark in self._met:
-            head.raw = raw
-            head.length = int(dict(head.fields)[b"content-length"])
-            self._keep(raw, head)
-        elif len(self._met) < MOST:
-            self._met.add(mark)
+        mark = hash(key)
+        times = self._met.get(mark, 0) + 1
+        if times < TIMES:
+            if len(self._met) < MOST:
+                self._met[mark] = times
+        elif _is_plain(raw, head.fields):
+            self._keep(key, head)
 
-    def _keep(self, raw: bytes, head: Head) -> None:
+    def _keep(self, key: bytes, head: Head) -> None:
         if len(self.known) >= MOST or self._bytes >= MOST_BYTES:
             self.age()
-        self.known[raw] = head
-        self._bytes += len(raw)
+        self.known[key] = head
+        self._bytes += len(key)
 
     def age(self) -> None:
         """Forget what has not been seen since the last time."""
@@ -75,7 +92,7 @@ class Heads:
 
 
 def _is_plain(raw: bytes, fields: list[Header]) -> bool:
-    """Whether these bytes are this head and nothing else, and say how long the body is."""
+    """Whether these bytes are this head and nothing else, and say once how long the body is."""
     lines = raw.count(b"\r\n")
     names = [name for name, _ in fields]
     return (

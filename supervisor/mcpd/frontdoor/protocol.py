@@ -1,7 +1,7 @@
 """HTTP/1.1 below ASGI for the requests that come by the thousand: POSTs of messages to known endpoints.
 
 uvicorn's protocol does the work for every request; this subclass answers those POSTs as soon as their last byte is
-parsed, without a task, a queue or a scope; one whose head has come before, byte for byte, is not even parsed (`heads`).
+parsed, without a task, a queue or a scope; one whose head has come before is not even parsed (`heads`).
 Whatever is not of the plain kind (a first request, a page's, an event stream) goes on through ASGI as if this were not
 here. Tests run both ways over the same cases.
 
@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from mcpd.frontdoor.asgi import JSON, App, Receive, Reply, Scope, Send, too_large
 from mcpd.frontdoor.exchange import Phase
-from mcpd.frontdoor.heads import END, Head, Heads
+from mcpd.frontdoor.heads import END, Head, Heads, without_length
 from mcpd.frontdoor.peers import Peers, Stranger
 
 UNREAD_TIMEOUT: Final = 60.0  # for which a client may take nothing of what waits for it
@@ -132,6 +132,7 @@ class Connection(HttpToolsProtocol):
         "_in_head",
         "_incomplete_since",
         "_known",
+        "_length",
         "_may_be_large",
         "_raw",
         "_turn",
@@ -152,7 +153,8 @@ class Connection(HttpToolsProtocol):
         self._exchange: Pending | None = None  # the one of this turn, while it is WAITING
         self._head: Head | None = None  # of the request that is to be answered directly
         self._known: Head | None = None  # the same, where the parser has not seen it, while its body is not complete
-        self._raw = b""  # the bytes of the head that is being parsed, if they came in one piece
+        self._length = 0  # of that body
+        self._raw = b""  # the bytes of the head, if they came in one piece
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._in_head = False
@@ -219,38 +221,42 @@ class Connection(HttpToolsProtocol):
             self._go_on(self._known, data)
             return
         if not self._incomplete_since and data.startswith(b"POST ") and (end := data.find(END)) > 0:
-            raw = data[: end + 4]
+            self._raw = raw = data[: end + 4]
+            key, length = without_length(raw)
             heads = self.server_state.heads
-            head = heads.known.get(raw) or heads.find(raw)
-            if head is not None and self._may_answer() and self.direct.knows(head.path):  # type: ignore[union-attr]
-                self._begin(head, data)
+            head = heads.known.get(key) or heads.find(key)
+            if head is not None and self._may_be_served(head, length):
+                body = data[end + 4 :]
+                if len(body) == length:
+                    self._serve(head, body, known=True)
+                else:
+                    self._begin(head, length, body)
                 return
-            self._raw = raw
         self._parse(data)
 
-    def _begin(self, head: Head, data: bytes) -> None:
-        """A request whose head is known."""
-        body = data[len(head.raw) :]
-        if len(body) == head.length:
-            self._serve(head, body)
-            return
-        self._known = head
+    def _may_be_served(self, head: Head, length: int) -> bool:
+        direct = self.direct
+        return direct is not None and length <= direct.max_body and direct.knows(head.path) and self._may_answer()
+
+    def _begin(self, head: Head, length: int, data: bytes) -> None:
+        """A request whose head is known; more than its body has come, or less."""
+        self._known, self._length = head, length
         self._incomplete_since = self.loop.time()
         self._body, self._body_bytes = [], 0
-        self._go_on(head, body)
+        self._go_on(head, data)
 
     def _go_on(self, head: Head, data: bytes) -> None:
         """More of the body of a request whose head is known."""
-        missing = head.length - self._body_bytes
+        missing = self._length - self._body_bytes
         self._body.append(data[:missing])
         self._body_bytes += len(self._body[-1])
-        if self._body_bytes < head.length:
+        if self._body_bytes < self._length:
             return
         body = b"".join(self._body)
         self._body = []
         self._known = None
         self._incomplete_since = 0.0
-        self._serve(head, body)
+        self._serve(head, body, known=True)
         if len(data) > missing:
             self.data_received(data[missing:])
 
@@ -358,8 +364,10 @@ class Connection(HttpToolsProtocol):
 
     # answering
 
-    def _serve(self, head: Head, body: bytes) -> None:
-        direct, turn = self.direct, self._turn
+    def _serve(self, head: Head, body: bytes, *, known: bool = False) -> None:
+        """Answer a request; `known`: the parser has not seen it."""
+        direct, turn, raw = self.direct, self._turn, self._raw
+        self._raw = b""
         assert direct is not None
         if len(body) > direct.max_body:
             self.bounds.limited["body"] += 1
@@ -368,16 +376,18 @@ class Connection(HttpToolsProtocol):
             scope: Scope = {"query_string": head.query, "extensions": self.extensions, "client": self.client}
             outcome = direct.serve(head, scope, body)
         if outcome is None:
-            self._go_through_asgi(head, body)
+            if known:
+                self._parse(raw + body)  # it ends here again, with a head of its own
+            else:
+                self._go_through_asgi(body)
             return
         turn.response_complete = turn.disconnected = False
-        if head.raw:
+        if known:
             turn.keep_alive = True
         else:
             turn.keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-            if self._raw and turn.keep_alive and outcome.status < 400:
-                self.server_state.heads.meet(self._raw, head)
-            self._raw = b""
+            if raw and turn.keep_alive and outcome.status < 400:
+                self.server_state.heads.meet(raw, head)
         self.cycle = turn  # type: ignore[assignment]
         if type(outcome) is Reply:
             self._reply(outcome)
@@ -387,11 +397,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._settled(outcome)  # type: ignore[arg-type]
 
-    def _go_through_asgi(self, head: Head, body: bytes) -> None:
-        if head.raw:  # the parser has not seen it; it ends here again, with a head of its own
-            self._parse(head.raw + body)
-            return
-        self._raw = b""
+    def _go_through_asgi(self, body: bytes) -> None:
         self._begin_cycle()
         self.cycle.body += body
         self.cycle.more_body = False
