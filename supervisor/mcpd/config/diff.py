@@ -14,6 +14,7 @@ from mcpd.config.registry import ProfileSpec, Registry, SandboxSpec
 LIVE_KEYS: Final = frozenset(
     {
         "enabled",
+        "instances",
         "idle_timeout",
         "start_timeout",
         "call_timeout",

@@ -17,6 +17,8 @@ from typing import Final
 
 SCHEMA_VERSION: Final = 1
 MAX_EVENTS: Final = 10_000
+CACHE_KIB: Final = 256
+"""For pages, a connection. SQLite would take 2 MiB each, filled by a history that is written and hardly ever read."""
 MAX_SET_ASIDE: Final = 3
 BUSY_TIMEOUT: Final = 2.0
 COMPANIONS: Final = ("", "-wal", "-shm")
@@ -69,6 +71,7 @@ class Database:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except BaseException:
             connection.close()
             raise

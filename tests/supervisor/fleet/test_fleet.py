@@ -21,6 +21,7 @@ from mcpd.process import tree
 from mcpd.sandbox.warden import Warden
 from mcpd.store.store import Store
 from support.fleets import (
+    Ship,
     command,
     gate,
     load_registry,
@@ -236,6 +237,30 @@ async def test_a_reload_touches_only_what_changed(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             ship.fleet.server("s2")
         await gone(pids["s2"])
+
+
+async def test_a_pool_grows_and_shrinks_and_the_processes_that_stay_are_left_alone(tmp_path: Path) -> None:
+    def text(instances: int) -> str:
+        return f"[servers.time]\ncommand = PEER\ninstances = {instances}\n"
+
+    def pids(ship: Ship) -> dict[str, int | None]:
+        return {one.key: one.pid for one in ship.fleet.server("time").instances}
+
+    async with sailing(load_registry(tmp_path, text(2))) as ship:
+        await ship.ready()
+        before = pids(ship)
+
+        write_registry(tmp_path, text(3))
+        assert (await within(ship.fleet.reload(dry_run=False))).changed_live == ("time",)
+        await ship.ready("time@3")
+        grown = pids(ship)
+        write_registry(tmp_path, text(1))
+        await within(ship.fleet.reload(dry_run=False))
+        await until(lambda: len(pids(ship)) == 1)
+
+        assert {**before, "time@3": grown["time@3"]} == grown
+        assert pids(ship) == {"time": before["time"]}
+        assert await ship.call("time", "echo") == "{}"
 
 
 async def test_a_registry_with_an_error_changes_nothing(tmp_path: Path) -> None:
