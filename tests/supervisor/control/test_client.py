@@ -18,6 +18,7 @@ from mcpd.control.client import ControlClient, NoDaemon, Refused
 from mcpd.control.view import Event, Gap, SessionStatus
 from mcpd.errors import McpdError, Problem
 from support.memory_fleet import MemoryServer, ServedFleet, served_fleet
+from support.processes import let_others_in
 
 
 @pytest.fixture
@@ -213,9 +214,7 @@ def test_a_socket_of_another_user_is_not_trusted(tmp_path: Path) -> None:
             "try: ControlClient(Path(sys.argv[1])).daemon()\n"
             "except NoDaemon as error: print(error)\n"
         )
-        for directory in (path, *path.parents):
-            if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
-                directory.chmod(0o777)
+        let_others_in(path)
         said = subprocess.run([sys.executable, "-c", client, path], capture_output=True, text=True, check=True)
 
     assert "belongs to user 65534" in said.stdout

@@ -14,6 +14,7 @@ import pytest
 
 from mcpd.frontdoor.peers import Peer, Peers, Stranger, groups_of, peer_of
 from mcpd.frontdoor.sockets import UnixSocket
+from support.processes import let_others_in
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can make processes of other users")
 
@@ -96,9 +97,7 @@ def test_a_group_that_is_not_one_s_own_is_told(tmp_path: Path) -> None:
         "try: UnixSocket(Path(sys.argv[1], 'b'), 61902)\n"
         "except ConfigError as problem: print(problem, os.listdir(sys.argv[1]))\n"
     )
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.is_relative_to("/tmp") and directory != Path("/tmp"):
-            directory.chmod(0o777)
+    let_others_in(tmp_path)
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert first == "61901 0o660"
