@@ -51,3 +51,10 @@ def test_what_may_be_imported_is_what_the_contract_says(name: str) -> None:
     allowed = {one for one in others if f"mcpd.{one}" not in contract["forbidden_modules"]}
 
     assert (set(said.split(", ")) - {"-"}) == allowed
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
+def test_every_document_is_in_the_list_of_its_folder(folder: str) -> None:
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / folder / "README.md").read_text(encoding="utf-8")))
+
+    assert listed == {one.name for one in (ROOT / folder).glob("*.md")} - {"README.md"}
