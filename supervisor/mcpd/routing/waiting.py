@@ -67,9 +67,15 @@ class WaitingRoom:
                 server.waiting.append(call)
                 continue
             self._state.counters.timeouts += 1
-            busy = server.phase is Phase.UP
-            why = "it is serving another client that it may have to ask something" if busy else "it is still starting"
-            effects += self._requests.fail(
-                call, methods.SERVER_UNAVAILABLE, f"server {server.name!r} could not take the call in time: {why}"
-            )
+            why = f"server {server.name!r} could not take the call in time: {_obstacle(server)}"
+            effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
         return effects
+
+
+def _obstacle(server: Server) -> str:
+    """Why a server could take no call."""
+    if server.phase is not Phase.UP:
+        return "it is still starting"
+    if all(upstream.draining for upstream in server.upstreams):
+        return f"it is not ready; `mcpctl status {server.name}` says why"
+    return "it is serving another client that it may have to ask something"

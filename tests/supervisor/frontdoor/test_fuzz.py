@@ -15,6 +15,8 @@ from support.door import BOTH, TOKEN, Client, Door, call, open_door
 
 METHODS = ["GET", "POST", "DELETE", "PUT", "OPTIONS", "HEAD", "get", "P\x00ST"]
 PATHS = ["/mcp", "/servers/one/mcp", "/sse", "/messages/", "/messages/?session_id=x", "/%00", "/servers/%ff/mcp", "*"]
+PATHS += ["/healthz", "/readyz/", "/metrics", "/metrics?x=%", "//metrics", "/.well-known/oauth-protected-resource"]
+PATHS += ["/.well-known/oauth-protected-resource/servers/one/mcp", '/.well-known/oauth-protected-resource/%ff%00/"x']
 HEADERS = {
     "host": ["localhost", "127.0.0.1:1", "evil.example", "", "[::1", "a\tb"],
     "authorization": [f"Bearer {TOKEN}", "Bearer", "Basic x", ""],

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpd.config.settings import FrontdoorSettings
+from mcpd.config.settings import FrontdoorSettings, JwtSettings
 from mcpd.frontdoor.asgi import Refusal
 from mcpd.frontdoor.auth import ANYBODY, BearerAuthenticator, OpenAuthenticator
+from mcpd.frontdoor.challenge import LONGEST_PATH
 from mcpd.frontdoor.guard import CACHED, Guard
+from mcpd.frontdoor.jwt import JwtAuthenticator, KeyRing, keys_of
 from mcpd.store.tokens import TokenVerifier
 from mcpd.wire.principal import Principal
+from support.issuer import Issuer
 
+KEYS = keys_of(Issuer().jwks("ec"), frozenset({"ES256"}))
 TOKEN = b"a-token-of-forty-three-characters-or-nearly"
 
 
@@ -169,3 +174,30 @@ def test_no_token_gets_a_plain_challenge() -> None:
 
 def test_without_authentication_everybody_is_the_same() -> None:
     assert Guard(FrontdoorSettings(), OpenAuthenticator()).principal({}) == ANYBODY
+
+
+@given(path=st.text(max_size=300), host=st.binary(max_size=30), forwarded=st.binary(max_size=10), sent=st.binary())
+def test_whatever_is_asked_where_signed_tokens_are_needed(
+    path: str, host: bytes, forwarded: bytes, sent: bytes
+) -> None:
+    """The challenge is one header, and the metadata are JSON or none, whatever stood in the request."""
+    settings = FrontdoorSettings(
+        auth="jwt",
+        trusted_proxy=("10.0.0.1",),
+        jwt=JwtSettings(issuer="https://i", audience="a", jwks="/k", scopes={'a"b': "*"}),
+    )
+    ring = KeyRing("/k", settings.jwt.algorithms)
+    ring.keys = KEYS
+    asked = Guard(settings, JwtAuthenticator(settings.jwt, ring))
+    headers = {b"host": host, b"x-forwarded-proto": forwarded, b"x-forwarded-for": b"192.0.2.1"}
+    for peer in (("10.0.0.1", 1), ("127.0.0.1", 1)):
+        found = asked.metadata(headers, peer, path)
+        assert (found is None) == (len(path) > LONGEST_PATH)
+        json.dumps(found).encode()
+        for authorization in ({}, {b"authorization": b"Bearer " + sent}):
+            with pytest.raises(Refusal) as caught:
+                asked.principal({**headers, **authorization}, peer, path)
+            challenge = dict(caught.value.reply.headers)[b"www-authenticate"]
+            assert challenge.isascii()
+            assert challenge.decode().isprintable()
+            assert challenge.count(b'"') % 2 == 0
