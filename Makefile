@@ -22,6 +22,7 @@ help:
 $(VENV)/runtime: pyproject.toml constraints.txt
 	$(PYTHON) scripts/check_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "fetching what mcpd needs into $(VENV): once, about a minute"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	$(BIN)/python -m compileall -q supervisor workers
 	@touch $@

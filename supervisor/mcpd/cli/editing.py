@@ -212,6 +212,15 @@ def registry_path(operator: Operator, *, may_make: bool = False) -> Path:
         return config_home(os.environ) / "mcpd" / "mcpd.toml"
 
 
+def tell_other_registry(operator: Operator) -> None:
+    """Say so if the daemon runs with another registry than the one that was named: it reads its own."""
+    if operator.config is None:
+        return
+    runs_with = operator.client.daemon().registry
+    if os.path.realpath(runs_with) != os.path.realpath(operator.config):
+        typer.echo(f"mcpctl: the daemon runs with {runs_with}: it reads that, not {operator.config}", err=True)
+
+
 def reload(operator: Operator, path: Path, take_back: Callable[[], None] | None, names: Sequence[str]) -> bool:
     """Have the daemon read the registry, if one runs; if it refuses, take the change back, and raise Failed."""
     try:
@@ -245,4 +254,7 @@ def _tell(report: ReloadReport, names: Sequence[str]) -> None:
     for text in report.problems:
         typer.echo(f"mcpctl: {text}", err=True)
     if report.problems:
+        failed = [name for name in names if any(f"servers.{name}:" in text for text in report.problems)]
+        if failed:
+            typer.echo(f"  see {', '.join(f'`mcpctl logs {name}`' for name in failed)}", err=True)
         raise typer.Exit(FAILED)

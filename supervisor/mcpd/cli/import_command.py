@@ -84,7 +84,10 @@ def _client_file(source: str) -> Path:
 
     if source in TARGETS and not Path(source).exists():
         return TARGETS[source].path(sys.platform, os.environ, Path.home())
-    return Path(os.path.abspath(os.path.expanduser(source)))
+    path = Path(os.path.abspath(os.path.expanduser(source)))
+    if not path.exists():
+        raise Failed(f"{path}: No such file or directory", f"name a file, or a client: {', '.join(TARGETS)}")
+    return path
 
 
 def _read_json(path: Path) -> Any:

@@ -143,8 +143,9 @@ def _act(ctx: typer.Context, verb: str, names: list[str] | None, every: bool, as
     known = [one.name for one in client.servers()]
     wanted = known if every else list(dict.fromkeys(names or ()))
     if unknown := [name for name in wanted if name not in known]:
-        there = f"there are {', '.join(known)}" if known else "the registry has none"
-        raise Failed(f"there is no server {', '.join(map(repr, unknown))}", there)
+        from mcpd.config.suggest import names_there
+
+        raise Failed(f"there is no server {', '.join(map(repr, unknown))}", names_there(unknown[0], known))
 
     progress = render.console(sys.stderr)
     began = time.monotonic()
@@ -179,8 +180,11 @@ def reload(
 ) -> None:
     """Read the registry again; restart only what changed."""
     from mcpd.cli import render
+    from mcpd.cli.editing import tell_other_registry
 
-    report = operator_of(ctx).client.reload(dry_run)
+    operator = operator_of(ctx)
+    tell_other_registry(operator)
+    report = operator.client.reload(dry_run)
     if as_json:
         print_json(report)
     else:
@@ -305,7 +309,12 @@ def _tool(found: list[ToolStatus], server: str, name: str) -> ToolStatus:
         if name in (one.name, one.public_name):
             return one
     names = ", ".join(one.name for one in found)
-    raise Failed(f"{server} has no tool {name!r}", f"it has {names}" if names else "it has none now: is it READY?")
+    if not names:
+        raise Failed(f"{server} has no tool {name!r}", "it has none now: is it READY?")
+    from mcpd.config.suggest import did_you_mean
+
+    meant = did_you_mean(name, [one.name for one in found])
+    raise Failed(f"{server} has no tool {name!r}", f"{meant + ' ' if meant else ''}it has {names}")
 
 
 app.add_typer(tokens.app, name="token")

@@ -26,8 +26,18 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Run MCP servers as services. `mcpctl` operates what runs."""
 
 
@@ -107,6 +117,7 @@ def run(
     for name, value in options.items():
         argv += [name, str(value)] if value is not None else []
     argv += [target, *(["--", *arguments] if arguments else [])]
+    os.environ["MCPWORKER_PROGRAM"] = "mcpd run"
     sys.stdout.flush()
     os.execv(sys.executable, argv)  # noqa: S606 - the server takes this process's place: signals and pipes are its own
 

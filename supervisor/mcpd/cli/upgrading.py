@@ -57,8 +57,11 @@ def _install(operator: Operator, name: str, version: str | None) -> Upgrade:
     from mcpd.cli.acting import act
 
     client, found = operator.client, []
-    if name not in [one.name for one in client.servers()]:
-        raise Failed(f"there is no server {name!r}", "`mcpctl list` names them all")
+    known = [one.name for one in client.servers()]
+    if name not in known:
+        from mcpd.config.suggest import names_there
+
+        raise Failed(f"there is no server {name!r}", names_there(name, known))
 
     def command(server: str) -> Outcome:
         found.append(client.upgrade(server, version))

@@ -15,8 +15,8 @@ import msgspec
 
 from mcpd.config.positions import KeyPath
 from mcpd.config.registry import BUILT_IN_PROFILES, RestartPolicy, SandboxSettings, ServerSpec, ViewSpec
-from mcpd.config.report import did_you_mean
 from mcpd.config.settings import DaemonSettings, FrontdoorSettings
+from mcpd.config.suggest import did_you_mean
 
 LONGEST_SOCKET_PATH: Final = 107  # unix(7): sun_path holds 108 bytes, the last of them NUL
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+", re.IGNORECASE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import msgspec
 from pydantic_core import ErrorDetails
 
 from mcpd.config.positions import KeyPath
+from mcpd.config.suggest import did_you_mean
 from mcpd.config.values import describe
 from mcpd.errors import Problem
 
@@ -80,12 +80,6 @@ def dotted(path: KeyPath) -> str:
             name = part if _BARE.fullmatch(part) else '"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"'
             text += f".{name}" if text else name
     return text
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """`did you mean 'x'?` where one of `known` is close to `word`."""
-    close = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else None
 
 
 def complaint(

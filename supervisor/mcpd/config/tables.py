@@ -12,7 +12,8 @@ import msgspec
 from mcpd.config.documents import Document
 from mcpd.config.layers import Layer, anchor
 from mcpd.config.positions import KeyPath
-from mcpd.config.report import Place, Report, did_you_mean, dotted
+from mcpd.config.report import Place, Report, dotted
+from mcpd.config.suggest import did_you_mean
 
 SINGLE: Final = ("daemon", "frontdoor", "sandbox", "defaults")
 NAMED: Final = ("profiles", "views", "servers")

@@ -13,6 +13,7 @@ from mcpd.clock import Clock
 from mcpd.config.diff import diff, with_rotated
 from mcpd.config.load import load
 from mcpd.config.registry import Registry, ServerSpec
+from mcpd.config.suggest import names_there
 from mcpd.control.view import (
     DaemonStatus,
     IsolationStatus,
@@ -24,7 +25,7 @@ from mcpd.control.view import (
     ToolStatus,
     Upgrade,
 )
-from mcpd.errors import NotFound, Overloaded
+from mcpd.errors import NotFound, Overloaded, ServerFault
 from mcpd.fleet import operators, status, tools, upkeep
 from mcpd.fleet.demand import SLOTS
 from mcpd.fleet.engine import Engine, Planner, Stage, is_down, why_absent
@@ -95,7 +96,7 @@ class Fleet(Engine):
     async def start(self, name: str) -> Outcome:
         spec = self._spec(name)
         if not spec.enabled:
-            reason = f"servers.{name}.enabled is false; set it to true and reload"
+            reason = f"servers.{name}.enabled is false; `mcpctl enable {name}` changes that"
             return Outcome(ok=False, state=State.DISABLED.value, reason=reason)
         if self.stage is not Stage.RUNNING:
             return self._closed()
@@ -200,7 +201,12 @@ class Fleet(Engine):
         return [tool for server in names for tool in tools.tools(self.registry, self.relay, server)]
 
     async def call(self, name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
-        return await tools.call(self.relay, self._spec(name), tool, arguments, timeout)
+        spec = self._spec(name)
+        try:
+            return await tools.call(self.relay, spec, tool, arguments, timeout)
+        except ServerFault as fault:
+            fault.remedy = tools.remedy(name, self._status(spec).state, fault)
+            raise
 
     def log_path(self, name: str) -> Path:
         return self.log_file(self._spec(name).name)
@@ -260,5 +266,5 @@ class Fleet(Engine):
     def _spec(self, name: str) -> ServerSpec:
         spec = self.registry.servers.get(name)
         if spec is None:
-            raise NotFound(f"there is no server {name!r}; `mcpctl list` names them all")
+            raise NotFound(f"there is no server {name!r}", names_there(name, self.registry.servers))
         return spec

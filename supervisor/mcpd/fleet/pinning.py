@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcpd.config.registry import ServerSpec
+from mcpd.config.suggest import names_there
 from mcpd.control.view import PinDifference, PinStatus
 from mcpd.errors import ClientFault, NotFound
 from mcpd.fleet.engine import Engine
@@ -59,5 +60,5 @@ class PinOffice:
     def _spec(self, server: str) -> ServerSpec:
         spec = self._engine.registry.servers.get(server)
         if spec is None:
-            raise NotFound(f"there is no server {server!r}")
+            raise NotFound(f"there is no server {server!r}", names_there(server, self._engine.registry.servers))
         return spec

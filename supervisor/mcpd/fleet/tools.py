@@ -12,6 +12,7 @@ from mcpd.config.registry import Registry, ServerSpec
 from mcpd.control.view import ToolStatus
 from mcpd.errors import CallTimeout, ClientFault, ServerFault
 from mcpd.fleet.relay import Relay
+from mcpd.lifecycle.states import State
 from mcpd.routing.correlation import allowed, shown_name
 from mcpd.routing.names import public_name
 from mcpd.wire import eras, jsonrpc, methods
@@ -48,6 +49,17 @@ async def call(relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, time
         raise ClientFault(f"server {spec.name!r} has no tool {tool!r}; it has {', '.join(known)}")
     name = jsonrpc.dump(shown_name(spec.tools, tool))
     return await _ask(relay, spec.name, methods.TOOLS_CALL, b'{"name":%b,"arguments":%b}' % (name, given), timeout)
+
+
+def remedy(server: str, state: str, fault: ServerFault) -> str:
+    """What an operator can do about a call that failed, at a server in this state."""
+    if isinstance(fault, CallTimeout):
+        return f"give more time with --timeout, or see `mcpctl logs {server}`"
+    if state == State.DISABLED.value:
+        return f"`mcpctl enable {server}` lets it run"
+    if state == State.STOPPED.value:
+        return f"`mcpctl start {server}` starts it"
+    return f"see `mcpctl status {server}` and `mcpctl logs {server}`"
 
 
 class _Tool(msgspec.Struct, frozen=True):

@@ -73,6 +73,15 @@ class TestImport:
         assert servers(registry)["my-cat"]["sandbox"] == {"profile": "unsandboxed"}
         assert "strict" not in done.stdout
 
+    def test_a_client_that_is_not_known_is_told_with_those_that_are(self, ctl: Ctl, registry: Path) -> None:
+        done = ctl("--config", str(registry), "import", "clade-desktop")
+
+        assert done.returncode == 1
+        assert done.stderr.endswith(
+            "clade-desktop: No such file or directory\n"
+            "  name a file, or a client: claude-desktop, claude-code, cursor, vscode\n"
+        )
+
     def test_undo_brings_back_the_file_and_removes_secrets(self, ctl: Ctl, registry: Path, client: Path) -> None:
         ctl("--config", str(registry), "import", str(client))
 

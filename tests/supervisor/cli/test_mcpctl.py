@@ -121,13 +121,25 @@ class TestAgainstADaemon:
         done = ctl(served, "start", "time", "tiem")
 
         assert done.returncode == 1
-        assert done.stderr == "mcpctl: there is no server 'tiem'\n  there are time, notes, broken\n"
+        assert done.stderr == (
+            "mcpctl: there is no server 'tiem'\n  did you mean 'time'? there are time, notes, broken\n"
+        )
         assert served.fleet.all["time"].state == "STOPPED"
 
     def test_reload(self, served: ServedFleet) -> None:
         done = ctl(served, "reload", "--dry-run")
         assert (done.returncode, done.stdout.split("\n")[0]) == (0, "would be added: new")
         assert json.loads(ctl(served, "reload", "--json").stdout)["added"] == ["new"]
+
+    def test_a_reload_of_another_registry_than_the_named_one_says_so(self, served: ServedFleet, tmp_path: Path) -> None:
+        other = tmp_path / "other.toml"
+        other.write_text("")
+
+        done = ctl(served, "reload", "--dry-run", "--config", str(other))
+
+        assert done.stderr == (
+            f"mcpctl: the daemon runs with {served.fleet.root / 'mcpd.toml'}: it reads that, not {other}\n"
+        )
 
     def test_a_reload_that_went_wrong_in_part(self, served: ServedFleet) -> None:
         served.fleet.report = type(served.fleet.report)(problems=("new: exec",), warnings=("careful",))
@@ -248,6 +260,7 @@ class TestAgainstADaemon:
         ("words", "code", "said"),
         [
             (["time", "nosuch"], 1, "mcpctl: time has no tool 'nosuch'\n  it has echo\n"),
+            (["time", "ehco"], 1, "mcpctl: time has no tool 'ehco'\n  did you mean 'echo'? it has echo\n"),
             (["time", "echo", "times=many"], 2, "mcpctl: times: integer is expected, found 'many'\n"),
             (["notes", "echo"], 1, "mcpctl: notes is not running: STOPPED\n"),
             (["nosuch", "echo"], 1, "mcpctl: there is no server 'nosuch'\n"),

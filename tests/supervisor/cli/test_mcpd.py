@@ -210,12 +210,12 @@ def test_run_becomes_the_server(daemon: Daemon) -> None:
 def test_run_says_what_it_cannot_do(daemon: Daemon) -> None:
     done = run(MCPD, "run", "/nonexistent.py", env=daemon.env)
 
-    assert done.returncode != 0
-    assert "/nonexistent.py" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+    assert done.stderr == "mcpd run: File not found: /nonexistent.py\n"
 
 
 def test_version_and_module(daemon: Daemon) -> None:
     assert run(MCPD, "version", env=daemon.env).stdout.startswith("mcpd 0.")
+    assert run(MCPD, "--version", env=daemon.env).stdout.startswith("mcpd 0.")
     assert run(sys.executable, "-m", "mcpd", "version", env=daemon.env).stdout.startswith("mcpd 0.")
     assert run(MCPD, "nosuch", env=daemon.env).returncode == 2

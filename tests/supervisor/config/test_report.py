@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from mcpd.config.report import Place, Report, complaint, did_you_mean, dotted
+from mcpd.config.report import Place, Report, complaint, dotted
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,6 @@ from mcpd.config.report import Place, Report, complaint, did_you_mean, dotted
 )
 def test_keys_are_written_as_toml_has_them(path, text):
     assert dotted(path) == text
-
-
-def test_close_words_are_proposed():
-    assert did_you_mean("Prot", ["port", "host"]) == "did you mean 'port'?"
-    assert did_you_mean("zzz", ["port", "host"]) is None
 
 
 def test_problems_are_told_once_in_the_order_of_files_and_lines():

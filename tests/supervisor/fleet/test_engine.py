@@ -117,7 +117,10 @@ async def test_a_disabled_server_is_not_started_and_start_says_why(tmp_path: Pat
         outcome = await command(ship.fleet.start("off"))
 
         assert (outcome.ok, outcome.state) == (False, "DISABLED")
-        assert "servers.off.enabled is false" in outcome.reason
+        assert outcome.reason == "servers.off.enabled is false; `mcpctl enable off` changes that"
+        with pytest.raises(ServerFault) as refused:
+            await ship.fleet.call("off", "echo", b"{}", 5.0)
+        assert refused.value.remedy == "`mcpctl enable off` lets it run"
         assert (await command(ship.fleet.stop("off"))).ok
 
 

@@ -86,6 +86,10 @@ async def test_calls_to_a_stopped_server_fail_at_once_with_the_reason(tmp_path: 
         with pytest.raises(ServerFault, match="is not running: it is stopped"):
             await within(ship.call("time", "echo"))
 
+        with pytest.raises(ServerFault) as refused:
+            await within(ship.fleet.call("time", "echo", b"{}", 5.0))
+        assert refused.value.remedy == "`mcpctl start time` starts it"
+
 
 async def test_a_stop_is_possible_while_the_handshake_hangs(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, spec("silent", "mcp_silent.py"))) as ship:
@@ -160,8 +164,9 @@ async def test_an_operators_start_gets_a_failed_server_out_of_the_start_limit(tm
 
 async def test_an_unknown_server_is_not_found(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path)) as ship:
-        with pytest.raises(NotFound, match="there is no server 'nobody'"):
+        with pytest.raises(NotFound, match="there is no server 'nobody'") as refused:
             await ship.fleet.start("nobody")
+        assert refused.value.remedy == "there is none"
 
 
 async def test_what_an_operator_stopped_stays_down_in_the_next_daemon_until_somebody_starts_it(tmp_path: Path) -> None:
