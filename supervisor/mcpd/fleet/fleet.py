@@ -205,7 +205,8 @@ class Fleet(Engine):
         try:
             return await tools.call(self.relay, spec, tool, arguments, timeout)
         except ServerFault as fault:
-            fault.remedy = tools.remedy(name, self._status(spec).state, fault)
+            heading = next((instance.heading for instance in self.instances_of(name)), None)
+            fault.remedy = tools.remedy(name, heading, fault)
             raise
 
     def log_path(self, name: str) -> Path:

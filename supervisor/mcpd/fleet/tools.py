@@ -51,13 +51,13 @@ async def call(relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, time
     return await _ask(relay, spec.name, methods.TOOLS_CALL, b'{"name":%b,"arguments":%b}' % (name, given), timeout)
 
 
-def remedy(server: str, state: str, fault: ServerFault) -> str:
-    """What an operator can do about a call that failed, at a server in this state."""
+def remedy(server: str, heading: State | None, fault: ServerFault) -> str:
+    """What an operator can do about a call that failed, at a server that is in this state or on its way there."""
     if isinstance(fault, CallTimeout):
         return f"give more time with --timeout, or see `mcpctl logs {server}`"
-    if state == State.DISABLED.value:
+    if heading is State.DISABLED:
         return f"`mcpctl enable {server}` lets it run"
-    if state == State.STOPPED.value:
+    if heading is State.STOPPED:
         return f"`mcpctl start {server}` starts it"
     return f"see `mcpctl status {server}` and `mcpctl logs {server}`"
 
