@@ -95,7 +95,9 @@ def test_behind_a_trusted_proxy_only_the_proxy_gets_in() -> None:
         for _ in range(12):
             refused = _status(daemon, "127.0.0.2", "203.0.113.7", token="wrong")
         assert refused == 429
-        assert _status(daemon, "127.0.0.2", "203.0.113.7") == 429
+        assert _status(daemon, "127.0.0.2", "203.0.113.7") == 200, "whoever has the right one is not locked out"
+        assert _status(daemon, "127.0.0.2", "203.0.113.7", token="wrong") == 429
+        assert _status(daemon, "127.0.0.1", "203.0.113.7", token="wrong") == 401, "only the proxy says who somebody is"
         assert _status(daemon, "127.0.0.2", "203.0.113.7, 198.51.100.1") == 200
 
 

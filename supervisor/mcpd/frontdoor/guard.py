@@ -99,7 +99,8 @@ class Guard:
 
     def principal(self, headers: Headers, peer: tuple[str, int] | None = None, path: str | bytes = "") -> Principal:
         """Who asks. 401 with a challenge if it is not known (RFC 6750, section 3); 429 for an address that showed wrong
-        tokens again and again: then nothing that it shows is looked at for a while, unless it is on this machine."""
+        tokens again and again: then nothing is looked at for a while but what is known to be good, unless it is on this
+        machine."""
         if self._proxies or len(self.failures):
             self._check_address(headers, peer)
         authorization = headers.get(b"authorization")
@@ -123,7 +124,10 @@ class Guard:
 
     def _check_address(self, headers: Headers, peer: tuple[str, int] | None) -> None:
         address = self.address(headers, peer)
-        if not is_loopback(address) and (wait := self.failures.wait(address)):
+        if is_loopback(address) or not (wait := self.failures.wait(address)):
+            return
+        # others may share the address: behind a router, or a proxy that is not told of
+        if self._authenticator.known(headers.get(b"authorization")) is None:
             raise _too_often(wait)
 
     def _denied(

@@ -191,9 +191,18 @@ class JwtAuthenticator:
         self._known[digest] = (principal, float(claims["exp"]) + LEEWAY)
         return principal
 
+    def known(self, authorization: bytes | None) -> Principal | None:
+        known = self._remembered(authorization)
+        return None if known is None or known[1] <= self._wall() else known[0]
+
     def good_until(self, authorization: bytes | None) -> float:
-        known = self._known.get(hashlib.sha256((authorization or b"")[7:].strip()).digest())
+        known = self._remembered(authorization)
         return inf if known is None else known[1]
+
+    def _remembered(self, authorization: bytes | None) -> tuple[Principal, float] | None:
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            return None
+        return self._known.get(hashlib.sha256(authorization[7:].strip()).digest())
 
     def _claims(self, token: bytes) -> dict[str, Any]:
         if len(token) > LONGEST_TOKEN:

@@ -59,7 +59,12 @@ def desk(tmp_path: Path) -> Desk:
 def test_it_is_known_until_when_a_token_is_good(desk: Desk) -> None:
     token = f"Bearer {ME.token(exp=int(time.time()) + 100)}".encode()
     assert desk.authenticator.good_until(token) == desk.authenticator.good_until(None) == inf
-    desk.authenticator.principal(token)
+    assert desk.authenticator.known(token) is None
+    assert desk.authenticator.principal(token) is desk.authenticator.known(token)
+    desk.ahead = 131
+    assert desk.authenticator.known(token) is None
+    assert desk.authenticator.known(b"Basic x") is desk.authenticator.known(None) is None
+    desk.ahead = 0
     assert desk.authenticator.good_until(token) == pytest.approx(time.time() + 130, abs=5)
 
 
