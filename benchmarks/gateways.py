@@ -71,15 +71,19 @@ def compile_ahead() -> None:
 
 
 @contextlib.contextmanager
-def mcpd(servers: int = 1, command: list[str] = CHILD, more: str = "") -> Iterator[Gateway]:
-    """`mcpd start` as users start it, but with open access as the floor has it; `more` is for each server's entry."""
+def mcpd(servers: int = 1, command: list[str] = CHILD, more: str = "", script: Path | None = None) -> Iterator[Gateway]:
+    """`mcpd start` as users start it, but with open access as the floor has it; `more` is for each server's entry.
+
+    Each server is `command`, or the script.
+    """
     compile_ahead()
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="mcpd-bench-") as folder:
         config = Path(folder) / "mcpd.toml"
         lines = ['[daemon]\nstate_dir = "state"\nruntime_dir = "run"\nlog_level = "error"']
         lines.append(f'[frontdoor]\nport = {port}\nauth = "none"')
-        entry = f"command = {json.dumps(command)}\n{more}\n"
+        what = f"command = {json.dumps(command)}" if script is None else f"script = {json.dumps(str(script))}"
+        entry = f"{what}\n{more}\n"
         lines += [f'[servers.s{n}]\nenv = {{ CHILD_NAME = "s{n}" }}\n{entry}' for n in range(servers)]
         config.write_text("\n".join(lines))
         argv = [sys.executable, "-m", "mcpd", "start", "--quiet", "--config", str(config)]

@@ -2,8 +2,10 @@
 
     python benchmarks/operations.py [--rounds 3] [--servers 20] [--command "python my_server.py"]
 
-`bare` is the same number of children started side by side with nothing in between; with a child that starts in no time
-that leaves little but the start of mcpd itself, so try the command of a server of your own, too (its tool: --tool).
+`bare` is the same number of children started side by side with nothing in between, round by round in turn with mcpd.
+That is done twice: with a child that starts in no time, which leaves little but the start of mcpd itself and of the
+sandboxes, and with real servers, scripts on the worker framework (`echo_server.py`), as their launcher starts them. For
+a server of your own give --command (and its tool, --tool).
 """
 
 import argparse
@@ -12,13 +14,17 @@ import selectors
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import median
 
-from gateways import CHILD, Gateway, mcpd
+from gateways import CHILD, HERE, Gateway, mcpd
 from load import Client
 
+from mcpd.sandbox.probe import find_launcher
+
+SCRIPT = HERE / "echo_server.py"
 INITIALIZE = (
     b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},'
     b'"clientInfo":{"name":"bench","version":"1"}}}\n'
@@ -62,9 +68,9 @@ def call(gateway: Gateway, server: str, tool: str) -> None:
     client.close()
 
 
-def started(count: int, command: list[str], tool: str) -> tuple[float, float, float]:
+def started(count: int, command: list[str], tool: str, script: Path | None = None) -> tuple[float, float, float]:
     """Seconds from `mcpd start` to the first call, and until every server was called; MiB of the daemon then."""
-    with mcpd(count, command) as gateway:
+    with mcpd(count, command, script=script) as gateway:
         call(gateway, "s0", tool)
         first = time.perf_counter() - gateway.started_at
         for number in range(1, count):
@@ -131,6 +137,9 @@ def main() -> None:
     rounds, command, tool = range(options.rounds), options.command, options.tool
     one = [started(1, command, tool)[0] for _ in rounds]
     pairs = [(bare(command, options.servers, tool), *started(options.servers, command, tool)) for _ in rounds]
+    launched = [sys.executable, str(launcher), str(SCRIPT)] if (launcher := find_launcher()) else []
+    bare(launched, 1, "echo")  # so that neither is the one that reads the files for the other
+    real = [(bare(launched, options.servers, "echo"), *started(options.servers, [], "echo", SCRIPT)) for _ in rounds]
     alone = median(bare(command, 1, tool) for _ in rounds)
     again = median(back(command, tool) for _ in rounds)
     ratio = median(every / least for least, _, every, _ in pairs)
@@ -139,6 +148,10 @@ def main() -> None:
     print(f"| {options.servers} children bare, side by side | {median(row[0] for row in pairs):.2f} s | |")
     print(f"| `mcpd start` until all of {options.servers} were called | {median(row[2] for row in pairs):.2f} s | |")
     print(f"| the same, x bare | {ratio:.2f} | ≤ 1.4 |")
+    real_ratio = median(every / least for least, _, every, _ in real)
+    print(f"| {options.servers} real servers bare, side by side | {median(row[0] for row in real):.2f} s | |")
+    print(f"| `mcpd start` until all of them were called | {median(row[2] for row in real):.2f} s | |")
+    print(f"| the same, x bare | {real_ratio:.2f} | ≤ 1.4 |")
     print(f"| RSS of the daemon with {options.servers} | {median(row[3] for row in pairs):.1f} MiB | ≤ 65 MiB |")
     print(f"| each idle HTTP+SSE session | {idle_session(options.sessions):.1f} KiB | ≤ 20 KiB |")
     print(f"| one child bare | {alone:.2f} s | |")
