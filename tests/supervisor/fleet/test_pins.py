@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_what_is_seen_first_is_shown_as_it_is(place: Place, pin: str) -> None:
     assert reviewed == info(READ, WRITE, instructions="Be good.")
     assert place.told == []
     assert (place.pins.pinned("files") is None) == (pin == "allow")
+
+
+def test_servers_that_are_seen_one_after_the_other_are_written_together(tmp_path: Path) -> None:
+    later: list[Callable[[], None]] = []
+    pins = Pins(tmp_path / "mcpd.lock.json", soon=later.append)
+    for name in ("files", "time"):
+        pins.review(ServerSpec(name=name, command=("x",)), info(READ), NAMES)
+
+    assert not pins.path.exists()
+    assert len(later) == 1
+    later[0]()
+    assert list(json.loads(pins.path.read_bytes())["servers"]) == ["files", "time"]
+
+    pins.path.unlink()
+    pins.write()
+    assert not pins.path.exists()  # there was nothing new
+    pins.approve("time")  # an operator's word counts at once
+    assert pins.path.exists()
 
 
 def test_it_is_kept_over_a_restart(place: Place) -> None:

@@ -33,6 +33,24 @@ def test_uid_that_something_runs_under_or_that_is_registered_is_not_taken(monkey
     assert len({first, second, third}) == 3
 
 
+def test_one_look_at_all_processes_does_for_a_swarm_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def look() -> set[int]:
+        looks.append(1)
+        return set()
+
+    monkeypatch.setattr(identity, "_running", look)
+    users = Users("dynamic", "x")
+    for name in map(str, range(20)):
+        users.of(name)
+    assert len(looks) == 1
+
+    monkeypatch.setattr(identity, "LOOK_EVERY", 0.0)
+    users.of("later")
+    assert len(looks) == 2
+
+
 def test_range_that_is_used_up_is_a_shortage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_running", lambda: set(range(FIRST, LAST + 1)))
     with pytest.raises(SpawnError, match="free") as caught:
