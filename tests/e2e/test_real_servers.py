@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,22 @@ async def test_round_trip(daemon: Daemon, ground: Path, transport: str, scope: s
 def own_tools(daemon: Daemon, server: str) -> list[str]:
     """The tools that `mcpctl tools` shows of a server."""
     return [tool.name for tool in daemon.control.tools(server)]
+
+
+@pytest.mark.long  # npx takes seconds to start anything
+@pytest.mark.timeout(240)
+def test_what_npx_starts_is_gone_after_a_restart_and_after_a_stop() -> None:
+    """npx is a process of its own, with a shell and the server below it: three for one, and none is left."""
+    npx = ["npx", "--no-install", "mcp-server-everything"]
+    env = '{ npm_config_cache = "/tmp/npm", npm_config_offline = "true" }'
+    keys = f'start_timeout = "2m"\nstop_timeout = "1s"\nenv = {env}'
+    server = f"[servers.wrapped]\ncommand = {json.dumps(npx)}\ncwd = {json.dumps(str(PEERS / 'node'))}\n{keys}\n"
+    with running(server) as daemon, closing(daemon.tree()) as first:
+        assert len(first.pids) >= 4
+
+        assert daemon.control.restart("wrapped").ok
+
+        with closing(daemon.tree()) as second:
+            assert daemon.control.stop("wrapped").ok
+            first.wait_gone()
+            second.wait_gone()
