@@ -128,6 +128,7 @@ class Connection(HttpToolsProtocol):
         "_exchange",
         "_head",
         "_head_bytes",
+        "_heads_begun",
         "_idle_since",
         "_in_head",
         "_incomplete_since",
@@ -159,6 +160,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
         self._in_head = False
         self._head_bytes = 0
+        self._heads_begun = 0  # by what is being parsed
         self._may_be_large = False
         self._incomplete_since = self.loop.time()
         self._idle_since = 0.0
@@ -257,8 +259,9 @@ class Connection(HttpToolsProtocol):
         self._known = None
         self._incomplete_since = 0.0
         self._serve(head, body, known=True)
-        if len(data) > missing:
-            self.data_received(data[missing:])
+        if len(data) > missing and self.parser is not None:
+            # the parser takes many requests in a row one after the other; here each would be cut off from all the rest
+            self._parse(data[missing:])
 
     def _may_answer(self) -> bool:
         """Whether this request is the only one, and its answer can be written."""
@@ -267,6 +270,7 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._may_be_large = self._head_bytes + len(data) > self.bounds.head
+        self._heads_begun = int(self._is_within_request())
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -277,10 +281,14 @@ class Connection(HttpToolsProtocol):
             else:
                 self._hang_up(Reply(400, b"this is not HTTP"))
             return
-        if self._in_head:
+        if self._in_head and self._heads_begun == 1:  # else it began behind others: most of this is theirs
             self._head_bytes += len(data)
             if self._head_bytes > self.bounds.head:
                 self._refuse_head()
+
+    def _is_within_request(self) -> bool:
+        """Whether what comes next goes on with a request that has begun."""
+        return bool(self._incomplete_since) and (self._in_head or self._head is not None or self.cycle is not None)
 
     def _too_large(self) -> bool:
         """Whether the head that has been parsed is larger than it may be."""
@@ -297,6 +305,7 @@ class Connection(HttpToolsProtocol):
         self.expect_100_continue = False
         self._in_head = True
         self._head_bytes = 0
+        self._heads_begun += 1
         self._incomplete_since = self.loop.time()
 
     def on_headers_complete(self) -> None:

@@ -173,6 +173,17 @@ async def test_a_body_that_comes_in_pieces_and_the_next_request_with_it() -> Non
                 assert answers[0]["id"] == answers[1]["id"] in (5, 6)
 
 
+async def test_many_requests_in_a_row_that_are_answered_at_once() -> None:
+    async with warm() as (_, id, raw):
+        said = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        for count in (1, 2, 3, 2000):
+            raw.send(_post([f"Mcp-Session-Id: {id}"], json.dumps(said).encode()) * count)
+            for _ in range(count):
+                assert (await raw.response())[0] == 202
+        raw.send(in_session(id, 1))
+        assert (await raw.answer())["id"] == 1
+
+
 async def test_a_large_body_behind_a_known_head() -> None:
     async with warm() as (_, id, raw):
         for number in range(5):
