@@ -22,8 +22,6 @@ from mcpd.config.registry import (
     Registry,
     SandboxSettings,
     SandboxSpec,
-    SecretFile,
-    SecretRef,
     ServerSpec,
     ViewSpec,
 )
@@ -248,7 +246,7 @@ class _Reading:
         return spec
 
     def environment_findings(self, spec: ServerSpec, daemon: DaemonSettings) -> Iterator[Finding]:
-        if isinstance(spec.env.get("PATH"), SecretRef | SecretFile):
+        if "PATH" in secrets.wanted(spec):
             yield Finding(("env", "PATH"), "PATH cannot be a secret: programs are looked up in it", "write it out")
         for variable, message, remedy in secrets.objections(spec, daemon):
             yield Finding(("env", variable), message, remedy, fatal=False)
