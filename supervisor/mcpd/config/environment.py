@@ -67,8 +67,12 @@ def variable(table: str, key: str, environ: Mapping[str, str]) -> str:
 
 
 def home(environ: Mapping[str, str]) -> Path:
-    """The user's home directory: $HOME, else what the user database says."""
-    return _absolute(environ, "HOME") or Path(pwd.getpwuid(os.getuid()).pw_dir)
+    """The user's home directory: $HOME, else what the user database says; "/" for one that is not in there, as in
+    containers that run under any uid."""
+    try:
+        return _absolute(environ, "HOME") or Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 def config_home(environ: Mapping[str, str]) -> Path:

@@ -96,3 +96,10 @@ def test_boolean_of_the_wrong_type_is_a_problem():
 def test_variable_is_named_as_it_is_spelt():
     assert variable("daemon", "watch", {"mcpd_daemon__watch": "1"}) == "mcpd_daemon__watch"
     assert variable("daemon", "watch", {}) == "MCPD_DAEMON__WATCH"
+
+
+def test_user_without_a_name_has_a_home_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+
+    assert home({}) == Path("/")
+    assert home({"HOME": "/srv/x"}) == Path("/srv/x")

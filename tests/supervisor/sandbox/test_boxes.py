@@ -68,15 +68,16 @@ async def test_granted_paths_can_be_read_and_written_and_nothing_beside_them(tmp
         (tmp_path / name / "file").write_text(f"{name}\n")
     text = (
         f"cd {tmp_path}; ls; cat read/file write/file; echo new > write/made; "
-        "(echo x > read/made) 2>/dev/null || echo refused; (echo x > made) 2>/dev/null || echo refused"
+        "(echo x > read/made) 2>/dev/null || echo refused; echo x 2>/dev/null > made || true"
     )
     granted = {"profile": "filesystem", "read": (tmp_path / "read",), "write": (tmp_path / "write",)}
     async with boxes(tmp_path) as make:
         lines = await make(shell(text, **granted)).lines()
 
-    assert lines == ["read", "write", "read", "write", "refused", "refused"]
+    assert lines == ["read", "write", "read", "write", "refused"]
     assert (tmp_path / "write" / "made").read_text() == "new\n"
     assert not (tmp_path / "read" / "made").exists()
+    assert not (tmp_path / "made").exists()  # the directory on the way may be its own, in a /tmp of its own
 
 
 async def test_home_is_private_and_gone_or_kept(tmp_path: Path) -> None:
