@@ -158,8 +158,8 @@ class Daemon:
         """The listening sockets of the front door: inherited from a service manager, else bound here."""
         passed = [one for _, one in sockets.inherited(os.environ)]
         frontdoor = self._registry.frontdoor
-        if self._tls is None and not frontdoor.trusted_proxy:
-            sockets.check_local(passed)
+        encrypted = self._tls is not None or bool(frontdoor.trusted_proxy)
+        sockets.check_passed(passed, encrypted=encrypted, asking=frontdoor.auth != "none")
         return passed or sockets.bind_tcp(frontdoor.host, frontdoor.port)
 
     def _unix_socket(self, name: str, key: str) -> tuple[sockets.UnixSocket, Peers]:

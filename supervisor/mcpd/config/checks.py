@@ -120,6 +120,9 @@ def _check_bind(settings: FrontdoorSettings) -> Iterator[Finding]:
         except ValueError:
             message = f"{proxy!r} is neither an address nor a network"
             yield Finding(("trusted_proxy", index), message, 'write "10.0.0.5" or "10.1.0.0/16"')
+    if settings.auth == "none" and settings.trusted_proxy:
+        message = 'auth = "none" lets in everybody whom the proxy lets in, from other machines too'
+        yield Finding(("auth",), message, "see that the proxy asks who is there", fatal=False)
     if is_loopback(settings.host):
         return
     if settings.tls_cert is None and settings.tls_key is None and not settings.trusted_proxy:

@@ -86,12 +86,19 @@ def inherited(environ: MutableMapping[str, str]) -> list[tuple[str, socket.socke
     return sockets
 
 
-def check_local(listening: Iterable[socket.socket]) -> None:
-    """Raise ConfigError for a socket that other machines reach: without TLS tokens would travel there unencrypted."""
+def check_passed(listening: Iterable[socket.socket], *, encrypted: bool, asking: bool) -> None:
+    """Raise ConfigError for a socket that other machines reach, unless what goes there is `encrypted` (by us or by a
+    proxy), and who comes is asked for a token (`asking`): what `config.checks` says of sockets that we bind."""
     for one in listening:
-        if one.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(host := one.getsockname()[0]):
-            message = f"the service manager passed a socket on {host}, which other machines reach unencrypted"
-            raise _unusable("frontdoor.tls_cert", message, "set tls_cert and tls_key, or trusted_proxy")
+        if one.family not in (socket.AF_INET, socket.AF_INET6) or is_loopback(host := one.getsockname()[0]):
+            continue
+        reached = f"the service manager passed a socket on {host}, which other machines reach"
+        if not asking:
+            why = f'{reached}, and auth = "none" lets everybody in'
+            raise _unusable("frontdoor.auth", why, 'use "token" or "jwt", or a socket on 127.0.0.1')
+        if not encrypted:
+            remedy = "set tls_cert and tls_key, or trusted_proxy"
+            raise _unusable("frontdoor.tls_cert", f"{reached} unencrypted", remedy)
 
 
 def _passed_to_us(environ: Mapping[str, str]) -> int:

@@ -129,6 +129,7 @@ def test_front_door_that_is_fine(keys):
         ({"host": "mcp.example"}, ("host",)),
         ({"host": "0.0.0.0", "auth": "none", "tls_cert": "/c", "tls_key": "/k"}, ("auth",)),
         ({"trusted_proxy": ("10.0.0.1", "proxy")}, ("trusted_proxy", 1)),
+        ({"trusted_proxy": ("127.0.0.1",), "auth": "none"}, ("auth",)),
         ({"auth": "jwt", "jwt": {"issuer": "i", "audience": "a"}}, ("jwt", "jwks")),
         ({"auth": "jwt", "jwt": {"audience": "a", "jwks": "/k"}}, ("jwt", "issuer")),
         ({"auth": "jwt", "jwt": {"issuer": "i", "jwks": "/k"}}, ("jwt", "audience")),

@@ -13,7 +13,7 @@ import pytest
 
 from mcpd.errors import ConfigError
 from mcpd.frontdoor.peers import peer_of
-from mcpd.frontdoor.sockets import UnixSocket, bind_tcp, inherited, url_of
+from mcpd.frontdoor.sockets import UnixSocket, bind_tcp, check_passed, inherited, url_of
 
 
 def test_the_port_is_known_and_answers_before_anything_is_served() -> None:
@@ -175,3 +175,24 @@ def test_sockets_of_a_service_manager_are_taken() -> None:
 def test_sockets_for_others_are_not_taken(environ: dict[str, str]) -> None:
     assert inherited(environ) == []
     assert environ == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "encrypted", "asking", "key"),
+    [
+        ("127.0.0.1", False, False, None),
+        ("0.0.0.0", True, True, None),
+        ("0.0.0.0", False, True, "frontdoor.tls_cert"),
+        ("0.0.0.0", True, False, "frontdoor.auth"),
+    ],
+)
+def test_a_socket_that_was_passed_is_as_safe_as_one_of_ours(
+    host: str, encrypted: bool, asking: bool, key: str | None
+) -> None:
+    with socket.socket() as passed:
+        passed.bind((host, 0))
+        if key is None:
+            check_passed([passed], encrypted=encrypted, asking=asking)
+        else:
+            with pytest.raises(ConfigError, match=rf"{key}: the service manager passed a socket on 0\.0\.0\.0"):
+                check_passed([passed], encrypted=encrypted, asking=asking)
