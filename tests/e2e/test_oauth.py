@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import http.server
 import json
 import ssl
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from e2e.raw import INITIALIZE, request
 from support.certificates import write_certificate
@@ -193,3 +197,66 @@ def test_there_are_no_tokens_of_our_own(daemon: Daemon) -> None:
     refused = daemon.ctl("token", "create", "x", check=False)
     assert (refused.returncode, "knows no tokens" in refused.stderr) == (1, True)
     assert json.loads(daemon.ctl("list", "--json").stdout)
+
+
+def test_keys_that_come_late_are_withdrawn_or_spoilt() -> None:
+    """From a file, which is looked at more often than a URL."""
+    new = Issuer()
+    frontdoor = f"""auth = "jwt"
+[frontdoor.jwt]
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+jwks = "jwks.json"
+"""
+    daemon = Daemon(SERVERS, frontdoor=frontdoor)
+    file = daemon.home / "jwks.json"
+
+    def publish(content: bytes) -> None:
+        aside = file.with_suffix(".new")
+        aside.write_bytes(content)
+        aside.replace(file)
+
+    try:
+        daemon.start()
+        without = post(daemon, "/mcp", ME.token())
+        assert (without.status_code, without.headers["retry-after"]) == (503, "5")
+        assert "the keys of the issuer are not there" in without.json()["error"]["message"]
+        assert "www-authenticate" not in without.headers
+
+        publish(ME.jwks("ec"))
+        wait_for(lambda: post(daemon, "/mcp", ME.token()).status_code == 200, "the keys are there")
+        public = ME.keys["ec"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        head, claims, _ = ME.token().split(".")
+        claims_of_mine = jwt.decode(ME.token(), options={"verify_signature": False})
+        with_the_public_key = hmac_signed(claims_of_mine, public)
+        for forged in (f"{head}.{claims}.", unsigned(claims_of_mine), with_the_public_key, new.token()):
+            refused = post(daemon, "/mcp", forged)
+            assert refused.status_code == 401
+            assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+        now = int(time.time())
+        for claim in ({"nbf": now + 20}, {"exp": now - 20}):
+            assert post(daemon, "/mcp", ME.token(**claim)).status_code == 200, "clocks may differ"
+        for claim in ({"nbf": now + 90}, {"exp": now - 90}, {"iss": "https://other.example"}, {"aud": "other"}):
+            assert post(daemon, "/mcp", ME.token(**claim)).status_code == 401
+
+        publish(b"no keys at all")
+        wait_for(lambda: "jwt.keys-unusable" in daemon.output(), "it is told")
+        assert post(daemon, "/mcp", ME.token()).status_code == 200, "those that were known stay"
+
+        publish(new.jwks("ec"))
+        wait_for(lambda: post(daemon, "/mcp", new.token()).status_code == 200, "the new one is known")
+        assert post(daemon, "/mcp", ME.token()).status_code in (401, 429), "and the old one is not"
+    finally:
+        daemon.close()
+
+
+def unsigned(claims: dict[str, Any]) -> str:
+    return jwt.encode(claims, key="", algorithm="none", headers={"kid": "ec"})
+
+
+def hmac_signed(claims: dict[str, Any], key: bytes) -> str:
+    """By hand: the library knows better."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "typ": "JWT", "kid": "ec"}, claims)]
+    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = base64.urlsafe_b64encode(hmac.digest(key, signed, "sha256")).rstrip(b"=")
+    return (signed + b"." + signature).decode()
