@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.daemon import DEADLINE, SERVERS, Daemon, running
+from support.daemon import DEADLINE, SERVERS, Daemon, running, wait_for
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can make processes of other users")
 CLIENTS, OPERATORS, SOMEBODY = 61801, 61802, 61803
@@ -74,6 +74,15 @@ def test_operators_operate(mcp: Path, control: Path) -> None:
     assert visit("control", control, OPERATORS) == ["time"]
     assert visit("control", control, gid=OPERATORS) == ["time"]
     assert "daemon.client_group" in visit("mcp", mcp, OPERATORS)
+
+
+def test_the_audit_log_says_who_it_was(daemon: Daemon, mcp: Path, control: Path) -> None:
+    assert "time" in visit("call", control, OPERATORS)
+    assert "time" in daemon.control.call("time", "now", b"{}", DEADLINE).decode()
+    log = daemon.home / "state" / "audit.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") == 2, "both are written")
+    principals = [json.loads(line)["principal"] for line in log.read_text().splitlines()]
+    assert principals == [f"operator:{SOMEBODY}", "operator:0"]
 
 
 def test_others_do_neither(mcp: Path, control: Path) -> None:

@@ -261,7 +261,7 @@ class MemoryFleet:
             for server in servers
         ]
 
-    async def call(self, name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
+    async def call(self, name: str, tool: str, arguments: bytes, timeout: float, caller: str = "operator") -> bytes:
         if self._get(name).state != "READY":
             raise ServerFault(f"{name} is not running: {self._get(name).state}")
         if tool == "sleep":

@@ -1,7 +1,7 @@
 """Run as a program by root: becomes another user, then tries one of the daemon's sockets, and prints what came of it.
 
-`python visitor.py UID GID GROUPS (mcp|control) PATH`; GROUPS are separated by commas. Everything is imported before:
-the other user may not be able to read any of it.
+`python visitor.py UID GID GROUPS (mcp|control|call) PATH`; GROUPS are separated by commas. Everything is
+imported before: the other user may not be able to read any of it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ def use(path: Path) -> Any:
         {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
     ]
     try:
-        link = connect.reach([os.fspath(path)])
+        link = socket.socket(fileno=connect.reach([os.fspath(path)]).detach())
     except Ended as ended:
         return f"ended: {ended}"
+    link.settimeout(30)
     with link, link.makefile("rb") as stream:
         with contextlib.suppress(BrokenPipeError):  # it was refused already: why, is there to be read
             for line in lines:
@@ -49,12 +52,19 @@ def use(path: Path) -> Any:
         return sorted(tool["name"] for tool in json.loads(stream.readline())["result"]["tools"])
 
 
+def call(path: Path) -> str:
+    return ControlClient(path).call("time", "now", b"{}", 30.0).decode()
+
+
+WAYS: dict[str, Callable[[Path], Any]] = {"mcp": use, "control": operate, "call": call}
+
+
 def main() -> None:
     uid, gid, groups, which, path = sys.argv[1:]
     os.setgroups([int(group) for group in groups.split(",") if group])
     os.setgid(int(gid))
     os.setuid(int(uid))
-    print(json.dumps(use(Path(path)) if which == "mcp" else operate(Path(path))))
+    print(json.dumps(WAYS[which](Path(path))))
 
 
 if __name__ == "__main__":

@@ -174,7 +174,9 @@ class ControlApi:
             raise ClientFault("arguments: a JSON object is needed")
         if not 0 < asked.timeout <= MAX_CALL_TIMEOUT:
             raise ClientFault(f"timeout: a number of seconds up to {MAX_CALL_TIMEOUT:g} is needed")
-        result = await self._fleet.call(asked.server, asked.tool, arguments, asked.timeout)
+        uid = request.scope.get("extensions", {}).get("mcpd.uid")
+        caller = "operator" if uid is None else f"operator:{uid}"
+        result = await self._fleet.call(asked.server, asked.tool, arguments, asked.timeout, caller)
         return Response(result, media_type="application/json")  # not decoded: it may hold what msgspec refuses
 
     async def _audit(self, request: Request) -> ASGIApp:

@@ -93,8 +93,9 @@ class FleetView(Protocol):
         """The tools of one server, or of all; a server that is down has those that are remembered."""
         ...
 
-    async def call(self, name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
+    async def call(self, name: str, tool: str, arguments: bytes, timeout: float, caller: str = "operator") -> bytes:
         """Call a tool by its server's own name for it; `arguments` is a JSON object, returned is the raw result.
+        `caller` is who is said to have called it.
 
         Raises ClientFault (no such tool, bad arguments), ServerFault, CallTimeout, Overloaded.
         """

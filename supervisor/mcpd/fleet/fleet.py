@@ -200,10 +200,10 @@ class Fleet(Engine):
         names = list(self.registry.servers) if name is None else [self._spec(name).name]
         return [tool for server in names for tool in tools.tools(self.registry, self.relay, server)]
 
-    async def call(self, name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
+    async def call(self, name: str, tool: str, arguments: bytes, timeout: float, caller: str = "operator") -> bytes:
         spec = self._spec(name)
         try:
-            return await tools.call(self.relay, spec, tool, arguments, timeout)
+            return await tools.call(self.relay, spec, tool, arguments, timeout, caller)
         except ServerFault as fault:
             heading = next((instance.heading for instance in self.instances_of(name)), None)
             fault.remedy = tools.remedy(name, heading, fault)

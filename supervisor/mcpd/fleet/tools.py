@@ -36,7 +36,9 @@ def tools(registry: Registry, relay: Relay, server: str) -> list[ToolStatus]:
     ]
 
 
-async def call(relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, timeout: float) -> bytes:
+async def call(
+    relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, timeout: float, caller: str = "operator"
+) -> bytes:
     """Call a tool; see `FleetView.call`."""
     try:
         given = jsonrpc.pack(jsonrpc.members(arguments))
@@ -48,7 +50,8 @@ async def call(relay: Relay, spec: ServerSpec, tool: str, arguments: bytes, time
     if known and tool not in known:
         raise ClientFault(f"server {spec.name!r} has no tool {tool!r}; it has {', '.join(known)}")
     name = jsonrpc.dump(shown_name(spec.tools, tool))
-    return await _ask(relay, spec.name, methods.TOOLS_CALL, b'{"name":%b,"arguments":%b}' % (name, given), timeout)
+    params = b'{"name":%b,"arguments":%b}' % (name, given)
+    return await _ask(relay, spec.name, methods.TOOLS_CALL, params, timeout, caller)
 
 
 def remedy(server: str, heading: State | None, fault: ServerFault) -> str:
@@ -81,14 +84,14 @@ def _tools_of(relay: Relay, server: str) -> Iterator[_Tool]:
         )
 
 
-async def _ask(relay: Relay, server: str, method: str, params: bytes, timeout: float) -> bytes:
+async def _ask(relay: Relay, server: str, method: str, params: bytes, timeout: float, caller: str) -> bytes:
     """One request to a server, in a session of its own; returns the result object.
 
     Raises NotFound, ServerFault (also for an error answer, whose text it carries), CallTimeout, Overloaded.
     """
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     sink = _FutureSink(answer)
-    session = relay.open_session(View("server", server), "operator", "stdio", sink)
+    session = relay.open_session(View("server", server), caller, "stdio", sink)
     session.protocol_version = eras.LATEST_HANDSHAKE
     try:
         relay.submit(session, Message(id=Raw(b"1"), method=method, params=Raw(params)), sink)

@@ -1,7 +1,7 @@
 """Serves an ASGI application on listening sockets: uvicorn, without its signals, its polling and its lifespan.
 
 What ASGI has no word for is offered to the application in `scope["extensions"]["mcpd.abort"]`: a function that ends
-the connection at once, also when the client does not read.
+the connection at once, also when the client does not read. On a unix socket `mcpd.uid` there is the user who connected.
 """
 
 from __future__ import annotations

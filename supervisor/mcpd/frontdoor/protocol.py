@@ -149,7 +149,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.extensions = {"mcpd.abort": transport.abort}
+        self.extensions: dict[str, Any] = {"mcpd.abort": transport.abort}
         self._turn = _Turn()
         self._exchange: Pending | None = None  # the one of this turn, while it is WAITING
         self._head: Head | None = None  # of the request that is to be answered directly
@@ -172,7 +172,7 @@ class Connection(HttpToolsProtocol):
             transport.abort()
         elif self.peers is not None:
             try:
-                self.peers.admit(transport.get_extra_info("socket"))
+                self.extensions["mcpd.uid"] = self.peers.admit(transport.get_extra_info("socket")).uid
             except Stranger as stranger:
                 self.bounds.limited["stranger"] += 1
                 fault = {"error": str(stranger), "remedy": stranger.remedy, "kind": "ClientFault"}
@@ -335,7 +335,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.headers += headers
         self.url, self.expect_100_continue = url, expects
-        self.scope["extensions"] = self.extensions  # type: ignore[typeddict-item]
+        self.scope["extensions"] = self.extensions
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
