@@ -115,6 +115,7 @@ class OwnInstances:
         if self.spec.activation == "lazy" and not self._parties and self._spare is not None:
             self._stop(self._spare, "no session uses the server")
             self._spare = None
+        self._keep_spare()  # the party may have gone before its instance, once a spare, was READY
 
     def changed(self, one: Instance, state: State, why: str) -> None:
         """One of them is in another state; in those at rest it is about to be forgotten."""
@@ -141,6 +142,8 @@ class OwnInstances:
         if state is State.FAILED:
             self._failed(one.now(), why)
         self._host.relay.unclaimed(self.spec.name, party, why)
+        if self._closed_until != float("inf"):
+            self._keep_spare()
 
     def _failed(self, at: float, why: str) -> None:
         """One was not READY in the end; if the next ones are not either, claims have to wait."""

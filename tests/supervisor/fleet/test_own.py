@@ -97,6 +97,22 @@ async def test_a_server_that_is_stopped_lets_no_session_in_and_has_its_spare_aga
         await until(lambda: spares(ship) not in ([], [spare]))
 
 
+async def test_a_session_that_goes_before_its_instance_is_ready_takes_no_spare_with_it(tmp_path: Path) -> None:
+    async with sailing(registry(tmp_path, spec("time", sharing="session"))) as ship:
+        await usable(ship)
+        [spare] = spares(ship)
+        client = await Client(ship, "time").initialize()
+        calling = asyncio.ensure_future(client.call("echo"))
+        await asyncio.sleep(0)
+        assert owned(ship) == 1
+
+        client.close()
+
+        await until(lambda: spares(ship) not in ([], [spare]))
+        await until(lambda: owned(ship) == 0)
+        calling.cancel()
+
+
 async def test_no_process_is_left_of_a_session_that_is_over(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, spec("time", sharing="session"))) as ship:
         await usable(ship)

@@ -35,7 +35,7 @@ COMMANDS = st.sampled_from(["start", "stop", "restart", "roll", "roll"])
 KILLERS = st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
 PHASES = (State.INITIALIZING, State.READY, State.NOT_READY, State.STOPPING)
 AMBUSH = 0.5  # seconds in which an instance has to come into the phase in which it is to be killed
-PATIENCE = 4 * DEADLINE
+PATIENCE = 12 * DEADLINE  # of commands and of the end, however busy the machine is
 
 
 def registry_text(mode: int, instances: int, enabled: bool) -> str:
