@@ -150,7 +150,9 @@ def _in_other_words(error: ErrorDetails) -> str:
         # A command is often pasted as the line that a shell would split.
         words = value.split() if error["loc"][-1:] in (("command",), ("args",)) else [value]
         return f"write [{', '.join(map(_quoted, words))}]"
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
+    if kind == "bool_type":
+        return "write true or false"
+    if kind in ("int_type", "float_type") and isinstance(value, str):
         return "write it without quotes"
     if kind in ("string_type", "path_type") and isinstance(value, int | float):
         return f"write {_quoted(str(value).lower() if isinstance(value, bool) else str(value))}"

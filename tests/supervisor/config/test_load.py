@@ -132,7 +132,7 @@ BAD = {
         log_level = "loud"           #! daemon.log_level: 'loud' is not one of "debug"
         log_format = "jsn"           #! daemon.log_format: did you mean 'json'?
         max_concurrent_starts = -1   #! daemon.max_concurrent_starts: expected at least 0, found an integer (-1)
-        watch = "yes"                #! daemon.watch: expected a boolean, found a string
+        watch = "yes"                #! daemon.watch: expected a boolean, found a string ('yes'); write true or false
         state_dir = 5                #! daemon.state_dir: expected a path, as a string
         port = 1                     #! daemon.port: it belongs in [frontdoor]
         [frontdoor]
