@@ -14,7 +14,7 @@ from mcpd.routing.effects import Deliver, Effect, MarkInteractive, ServerLog, St
 from mcpd.routing.ledger import outcome_of
 from mcpd.routing.listening import Subscriptions
 from mcpd.routing.parking import ParkingLot
-from mcpd.routing.rewriting import newer_code
+from mcpd.routing.rewriting import newer_code, number_of
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import MAX_ASKS, State
 from mcpd.wire import meta, methods
@@ -196,7 +196,7 @@ class Backchannel:
     def _progress(self, upstream: Upstream, message: Message, at: float) -> Sequence[Effect]:
         found = members(message.params)
         token = bytes(found.get("progressToken", b""))
-        call = upstream.calls.get(int(token)) if token.isdigit() else None
+        call = upstream.calls.get(number_of(token))
         if call is None or call.token is None or call.over:
             self._state.counters.dropped_messages += 1
             return NOTHING

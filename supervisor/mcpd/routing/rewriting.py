@@ -22,6 +22,8 @@ from mcpd.wire.jsonrpc import (
     value_of,
 )
 
+MAX_DIGITS = 20  # of an id that we gave; a conversion takes time that grows with their square, and fails at 4,300
+
 
 def mint_token(call: Call, number: int, params: bytes) -> bytes:
     """The params with the upstream id for a progress token, where the client gave one."""
@@ -30,6 +32,11 @@ def mint_token(call: Call, number: int, params: bytes) -> bytes:
     if call.token is None:
         return params
     return pack({**found, "_meta": pack({**members(found["_meta"]), "progressToken": b"%d" % number})})
+
+
+def number_of(token: bytes) -> int:
+    """The number that a token of ours is, as raw JSON; 0, which is never one, for anything else."""
+    return int(token) if token.isdigit() and len(token) <= MAX_DIGITS else 0
 
 
 def progress_token(params: Mapping[str, Bytes]) -> bytes | None:

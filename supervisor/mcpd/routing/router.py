@@ -20,7 +20,7 @@ from mcpd.routing.info import Lists, ServerInfo
 from mcpd.routing.ledger import named
 from mcpd.routing.parking import ParkingLot
 from mcpd.routing.requests import Requests
-from mcpd.routing.rewriting import cancelled
+from mcpd.routing.rewriting import cancelled, number_of
 from mcpd.routing.rounds import RoundTrips
 from mcpd.routing.sessions import Session
 from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, PARTY_IDLE, State
@@ -244,7 +244,7 @@ class Router:
     def _client_progress(self, session: Session, message: Message) -> Sequence[Effect]:
         found = members(message.params)
         token = bytes(found.get("progressToken", b""))
-        ask = session.asks.get(int(token)) if token.isdigit() else None
+        ask = session.asks.get(number_of(token))
         if ask is None or ask.token is None:
             return NOTHING
         params = pack({**found, "progressToken": ask.token})

@@ -98,7 +98,10 @@ def difference(mirrors: tuple[Mirror, ...], arguments: Bytes, headers: Mapping[b
     `null` counts as absent; a header whose argument is absent is refused, because somebody may act on a value that
     the body never carried.
     """
-    found = json.loads(bytes(arguments)) if len(arguments) else {}
+    try:
+        found = json.loads(bytes(arguments)) if len(arguments) else {}
+    except ValueError:  # it is JSON, but of more digits than the interpreter wants to read
+        return "the arguments hold a number of too many digits, so that they cannot be compared with the headers"
     for mirror in mirrors:
         name = mirror.header.decode()
         argument = ".".join(mirror.path)

@@ -9,6 +9,7 @@ import pytest
 from mcpd.routing import listening
 from mcpd.routing.effects import WriteLine
 from mcpd.wire.address import View
+from mcpd.wire.jsonrpc import decode
 from support.routing import Bench, info, spec
 
 ALL = View("all")
@@ -81,3 +82,14 @@ def test_a_server_logs_no_more_than_what_those_want_that_are_left(bench: Bench) 
     assert any(isinstance(effect, WriteLine) for effect in effects)
     bench.run(effects)
     assert bench.written["time"][-1]["params"] == {"level": "error"}
+
+
+def test_progress_for_a_number_of_thousands_of_digits_is_for_nobody(bench: Bench) -> None:
+    """Python does not convert those, and says so by an exception."""
+    session = bench.open(TIME)
+    sink = bench.ask(session, 1, "tools/call", {"name": "echo", "_meta": {"progressToken": 1}})
+    frame = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%b}}' % (b"9" * 5000)
+    assert bench.router.from_client(session, decode(frame), "none", bench.now) == ()
+    assert bench.router.from_instance(bench.router.state.upstreams["time"], decode(frame), bench.now) == ()
+    bench.answer("time", {})
+    assert "result" in bench.one(sink)

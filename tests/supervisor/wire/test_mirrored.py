@@ -169,3 +169,8 @@ def test_values_survive_the_way(value: str) -> None:
     except UnicodeEncodeError:
         return  # a lone surrogate
     assert decode_value(sent.encode("latin-1")) == value
+
+
+def test_numbers_of_more_digits_than_the_interpreter_reads_are_refused() -> None:
+    arguments = b'{"where":{"count":%b}}' % (b"9" * 5000)
+    assert "too many digits" in str(difference(mirrors_of(raw(NESTED)), arguments, {b"mcp-param-x-count": b"9"}))
