@@ -50,10 +50,17 @@ class Backchannel:
 
     def answer(self, upstream: Upstream, call: Call, message: Message) -> Sequence[Effect]:
         """A response of the child: to its client, if one still waits for it."""
-        session = call.session
         if call.is_parked and call.parking is not None:
             call.parking.outcome = message  # for the client, when it comes back
             return NOTHING
+        call.over = True
+        if call.parking is not None and call.parking.questions:  # the child did not wait for what it asked
+            refused = self._parking.refuse_all(call, "the call that this question belongs to has been answered")
+            return (*refused, *self._answered(upstream, call, message))
+        return self._answered(upstream, call, message)
+
+    def _answered(self, upstream: Upstream, call: Call, message: Message) -> Sequence[Effect]:
+        session = call.session
         if len(message.result):
             value = bytes(message.result)
             self._state.done(call, outcome_of(call.method, value))

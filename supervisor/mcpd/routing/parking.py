@@ -60,7 +60,7 @@ class ParkingLot:
         principal = call.session.principal
         mine = sum(1 for one in self._parked.values() if one.session.principal == principal)
         if len(self._parked) >= MAX_PARKED or mine >= MAX_PARKED_A_PRINCIPAL:
-            return self._refuse_all(call, "too many calls wait for input already")
+            return self.refuse_all(call, "too many calls wait for input already")
         handle = HANDLE_MARK + self._new_handle()
         parking.handle = handle
         parking.until = at + self._state.input_timeout
@@ -157,7 +157,8 @@ class ParkingLot:
                 effects.append(WriteLine(upstream.key, notification(methods.CANCELLED, params)))
         return effects
 
-    def _refuse_all(self, call: Call, why: str) -> list[Effect]:
+    def refuse_all(self, call: Call, why: str) -> list[Effect]:
+        """Nobody will be asked: the child gets an error for each of its open questions of this call."""
         parking, upstream = call.parking, call.upstream
         assert parking is not None
         assert upstream is not None

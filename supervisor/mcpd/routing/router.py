@@ -314,9 +314,13 @@ class Router:
             return NOTHING
         if call.over:
             return NOTHING
-        if call.rounds is not None and len(message.result):
-            return self._rounds.answered(upstream, call, message, at)
-        return self._backchannel.answer(upstream, call, message)
+        try:
+            if call.rounds is not None and len(message.result):
+                return self._rounds.answered(upstream, call, message, at)
+            return self._backchannel.answer(upstream, call, message)
+        except WireError as problem:  # it has to be rewritten, but cannot be; its client must not wait for another
+            why = f"server {upstream.server.name!r} gave an answer that makes no sense: {problem.message}"
+            return self._requests.fail(call, methods.INTERNAL_ERROR, why)
 
     def attach(
         self, key: str, server_name: str, generation: int, info: ServerInfo, at: float, party: str | None = None

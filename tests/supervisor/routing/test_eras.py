@@ -107,6 +107,33 @@ def test_lists_and_reads_carry_caching_fields(older: Newer) -> None:
         assert (result["ttlMs"], result["cacheScope"], result["resultType"]) == (0, "private", "complete")
 
 
+@pytest.mark.parametrize("empty", ["{}", "{ }", "{\t}"])
+def test_an_empty_result_is_completed_however_it_is_written(older: Newer, empty: str) -> None:
+    _, sink = older.request(1, "tools/call", {"name": "echo"})
+    frame = f'{{"jsonrpc":"2.0","id":{older.written["time"][0]["id"]},"result":{empty}}}'
+    older.run(older.router.from_instance(older.router.state.upstreams["time"], decode(frame.encode()), older.now))
+    assert older.one(sink)["result"]["resultType"] == "complete"
+
+
+@pytest.mark.parametrize(
+    "outcome", ['"result":"text"', '"result":[]', '"result":{"_meta":1,"_meta":2}', '"error":-32002']
+)
+def test_an_answer_that_makes_no_sense_is_an_error(older: Newer, outcome: str) -> None:
+    """Not passed on as what is no JSON, and not dropped so that the client waits for ever."""
+    session, sink = older.request(1, "tools/call", {"name": "echo"})
+    frame = f'{{"jsonrpc":"2.0","id":{older.written["time"][0]["id"]},{outcome}}}'
+    older.run(older.router.from_instance(older.router.state.upstreams["time"], decode(frame.encode()), older.now))
+    assert error(older.one(sink))[0] == -32603
+    assert session.calls == {}
+
+
+def test_an_answer_of_the_newer_era_that_makes_no_sense_is_an_error(newer: Newer) -> None:
+    sink = newer.ask(newer.open(TIME), 1, "tools/call", {"name": "echo"})
+    frame = f'{{"jsonrpc":"2.0","id":{newer.written["time"][-1]["id"]},"result":["\\"resultType\\"","resultType"]}}'
+    newer.run(newer.router.from_instance(newer.router.state.upstreams["time"], decode(frame.encode()), newer.now))
+    assert len(newer.got[sink]) == 1
+
+
 def test_discover_is_answered_by_mcpd(older: Newer) -> None:
     for id, view in ((1, TIME), (2, ALL)):
         _, sink = older.request(id, "server/discover", view=view)
@@ -239,6 +266,18 @@ def test_question_taken_back_before_it_was_passed_on_hinders_no_other(older: New
     older.windows()
     [question] = older.one(sink)["result"]["inputRequests"].values()
     assert question["params"] == {"n": 2}
+
+
+def test_child_that_does_not_wait_for_what_it_asked_is_refused_it(older: Newer) -> None:
+    _, sink = older.request(1, "tools/call", {"name": "echo"})
+    older.say("time", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    older.answer("time", {"content": []}, 0)
+    older.windows()
+    assert older.one(sink)["result"]["content"] == []
+    assert error(older.written["time"][-1])[0] == -32000
+    upstream = older.router.state.upstreams["time"]
+    assert (upstream.active, upstream.asks, len(older.final)) == (0, {}, 1)
+    older.park(2)
 
 
 def test_progress_after_a_retry_carries_the_token_of_the_retry(older: Newer) -> None:
