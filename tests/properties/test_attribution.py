@@ -55,7 +55,7 @@ class Attribution(RuleBasedStateMachine):
     def begin(self) -> None:
         self.start(OLDER)
         self.start(NEWER)
-        self.bench.run(self.bench.router.claimable(OWN, self.about[OWN], self.bench.now))
+        self.bench.run(self.bench.router.presence.claimable(OWN, self.about[OWN], self.bench.now))
 
     def start(self, name: str) -> None:
         self.bench.up(name, self.about[name])
@@ -251,12 +251,12 @@ class Attribution(RuleBasedStateMachine):
         self.bench.others = [effect for effect in self.bench.others if not isinstance(effect, Claim)]
         for claim in claims:
             if fails:
-                self.bench.run(self.bench.router.unclaimed(OWN, claim.party, "no"))
+                self.bench.run(self.bench.router.presence.unclaimed(OWN, claim.party, "no"))
                 continue
             key = f"own#{self.fresh()}"
             self.own_party[key] = claim.party
             router = self.bench.router
-            self.bench.run(router.attach(key, OWN, 1, self.about[OWN], self.bench.now, claim.party))
+            self.bench.run(router.presence.attach(key, OWN, 1, self.about[OWN], self.bench.now, claim.party))
 
     @rule()
     def released_instances_end(self) -> None:
@@ -267,7 +267,7 @@ class Attribution(RuleBasedStateMachine):
                 self.end_instance(key)
 
     def end_instance(self, key: str) -> None:
-        self.bench.run(self.bench.router.detach(key, "the end"))
+        self.bench.run(self.bench.router.presence.detach(key, "the end"))
         self.done |= {
             message["id"] for message in self.bench.written.get(key, []) if "id" in message and "method" in message
         }
@@ -311,7 +311,7 @@ class Attribution(RuleBasedStateMachine):
         for key in tuple(self.bench.router.state.upstreams):
             self.end_instance(key)
         for name in (OLDER, NEWER, OWN):
-            self.bench.run(self.bench.router.absent(name, "the end", self.bench.now))
+            self.bench.run(self.bench.router.presence.absent(name, "the end", self.bench.now))
         self.bench.now += 4000
         self.bench.run(self.bench.router.tick(self.bench.now))
         for session in (*self.sessions, *self.requests):

@@ -166,12 +166,12 @@ class Traffic(RuleBasedStateMachine):
 
     @rule(server=st.sampled_from(SERVERS), comes_back=st.booleans())
     def child_dies(self, server: str, comes_back: bool) -> None:
-        self.bench.run(self.bench.router.detach(server, "signal KILL"))
+        self.bench.run(self.bench.router.presence.detach(server, "signal KILL"))
         self.answered[server] |= {message["id"] for message in self.requests(server)}
         if comes_back:
-            self.bench.run(self.bench.router.coming(server))
+            self.bench.run(self.bench.router.presence.coming(server))
         else:
-            self.bench.run(self.bench.router.absent(server, "it is down", self.bench.now))
+            self.bench.run(self.bench.router.presence.absent(server, "it is down", self.bench.now))
 
     @rule(server=st.sampled_from(SERVERS))
     def child_starts(self, server: str) -> None:
@@ -205,8 +205,8 @@ class Traffic(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for server in SERVERS:
-            self.bench.run(self.bench.router.detach(server, "the end"))
-            self.bench.run(self.bench.router.absent(server, "the end", self.bench.now))
+            self.bench.run(self.bench.router.presence.detach(server, "the end"))
+            self.bench.run(self.bench.router.presence.absent(server, "the end", self.bench.now))
         left = {session.id for session in self.closed}
         for sink, count in self.asked.items():
             if sink.split(".")[0] not in left:

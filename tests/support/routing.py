@@ -98,7 +98,7 @@ class Bench:
                     self.others.append(effect)
 
     def up(self, server: str, about: ServerInfo | None = None, key: str | None = None, generation: int = 1) -> None:
-        self.run(self.router.attach(key or server, server, generation, about or info("echo"), self.now))
+        self.run(self.router.presence.attach(key or server, server, generation, about or info("echo"), self.now))
 
     def open(self, view: View, *, initialize: bool = True, **capabilities: Any) -> Session:
         self._sessions += 1

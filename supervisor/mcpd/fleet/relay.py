@@ -54,6 +54,7 @@ class Relay:
     def __init__(self, version: str, clock: Clock, registry: Registry) -> None:
         self._router = Router(version, lambda: secrets.token_hex(16), secrets.randbelow(1 << 40))
         self._state = self._router.state
+        self._presence = self._router.presence
         self._clock = clock
         self._links: dict[str, InstanceLink] = {}
         self._registry = registry
@@ -155,7 +156,7 @@ class Relay:
         info = self._said.get(server)
         if info is not None:
             info, hold = self._reviewed(server, info)
-            self._execute(self._router.hold(server, info, hold))
+            self._execute(self._presence.hold(server, info, hold))
 
     def _reviewed(self, server: str, info: ServerInfo) -> tuple[ServerInfo, Hold | None]:
         """What clients may see of what a server says of itself."""
@@ -172,7 +173,7 @@ class Relay:
         self._links[link.key] = link
         at = self._clock.monotonic()
         info, _ = self._reviewed(link.server, link.info)
-        effects = self._router.attach(link.key, link.server, link.generation, info, at, link.party)
+        effects = self._presence.attach(link.key, link.server, link.generation, info, at, link.party)
         upstream = self._state.upstreams[link.key]
         self._execute(effects)
         return self._receiver(link, upstream)
@@ -180,44 +181,44 @@ class Relay:
     def detach(self, key: str, reason: str) -> None:
         """An instance is gone: each pending call gets one error, at once."""
         self._links.pop(key, None)
-        self._execute(self._router.detach(key, reason))
+        self._execute(self._presence.detach(key, reason))
 
     def drain(self, key: str) -> None:
         """No new calls for an instance; those in flight go on."""
-        self._router.drain(key)
+        self._presence.drain(key)
 
     def resume(self, key: str) -> None:
         """An instance that was drained may have calls again; those that waited go to it."""
-        self._execute(self._router.resume(key, self._clock.monotonic()))
+        self._execute(self._presence.resume(key, self._clock.monotonic()))
 
     def coming(self, server: str) -> None:
         """A server is being started: calls wait for it."""
-        self._execute(self._router.coming(server))
+        self._execute(self._presence.coming(server))
 
     def absent(self, server: str, reason: str) -> None:
         """A server is down: calls fail at once, for this reason."""
-        self._execute(self._router.absent(server, reason, self._clock.monotonic()))
+        self._execute(self._presence.absent(server, reason, self._clock.monotonic()))
 
     def idle(self, server: str, info: ServerInfo | None) -> None:
         """A lazy server is not running; `info` is what is remembered of it. `on_wake` is called by the first use."""
         if info is not None and server in self._state.servers:
             info, _ = self._reviewed(server, info)
-        self._execute(self._router.idle(server, info, self._clock.monotonic()))
+        self._execute(self._presence.idle(server, info, self._clock.monotonic()))
 
     def claimable(self, server: str, info: ServerInfo) -> None:
         """A server with `sharing = "session"` can be used. `on_claim(server, party, capabilities)` asks for an instance
         initialised with these capabilities, to be attached with that party; `on_release` gives it back."""
         if server in self._state.servers:
             info, _ = self._reviewed(server, info)
-        self._execute(self._router.claimable(server, info, self._clock.monotonic()))
+        self._execute(self._presence.claimable(server, info, self._clock.monotonic()))
 
     def unclaimed(self, server: str, party: str, reason: str) -> None:
         """A claimed instance could not be started: the party's waiting calls fail."""
-        self._execute(self._router.unclaimed(server, party, reason))
+        self._execute(self._presence.unclaimed(server, party, reason))
 
     def in_use(self, server: str) -> bool:
         """Whether anybody has a call on a server, waits for it, or is subscribed to something of it."""
-        return self._router.in_use(server)
+        return self._presence.in_use(server)
 
     def catalogue(self, key: str, lists: Lists) -> None:
         """An instance's lists, fetched anew."""
@@ -226,7 +227,7 @@ class Relay:
             said = self._said.get(upstream.server.name, upstream.info)
             info, _ = self._reviewed(upstream.server.name, replace(said, lists=lists))
             lists = info.lists
-        self._execute(self._router.update_lists(key, lists))
+        self._execute(self._presence.update_lists(key, lists))
 
     def set_interactive(self, server: str) -> None:
         """What the store remembers: the server asks clients for things, so it serves one session at a time."""

@@ -6,24 +6,22 @@ not belong to, and nothing is left behind when a session or an instance is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from msgspec import Raw
 
 from mcpd.config.registry import Registry
 from mcpd.errors import NotFound, TooMany
-from mcpd.routing.backchannel import Backchannel, cancellation
-from mcpd.routing.correlation import Call, Hold, Phase, Server, Upstream
-from mcpd.routing.effects import Deliver, Effect, End, Notice, Release, WriteLine
-from mcpd.routing.info import Lists, ServerInfo
+from mcpd.routing.backchannel import Backchannel
+from mcpd.routing.correlation import Call, Upstream
+from mcpd.routing.effects import Deliver, Effect, End, Notice, WriteLine
 from mcpd.routing.ledger import named
 from mcpd.routing.parking import ParkingLot
+from mcpd.routing.presence import Presence
 from mcpd.routing.requests import Requests
 from mcpd.routing.rewriting import cancelled, number_of
 from mcpd.routing.rounds import RoundTrips
 from mcpd.routing.sessions import Session
-from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, PARTY_IDLE, State
+from mcpd.routing.state import CANCEL_GRACE, MAX_SESSION_CALLS, State
 from mcpd.routing.waiting import WaitingRoom
 from mcpd.wire import methods
 from mcpd.wire.address import Transport, View
@@ -49,6 +47,7 @@ class Router:
         self._backchannel = Backchannel(self.state, self._parking, self._subscriptions)
         self._rounds = RoundTrips(self.state, self._requests)
         self._waiting = WaitingRoom(self.state, self._requests)
+        self.presence = Presence(self.state, self._subscriptions, self._requests, self._waiting, self._backchannel)
         self._told: set[tuple[str, str]] = set()
 
     # what the operator wants
@@ -59,10 +58,10 @@ class Router:
         effects: list[Effect] = []
         for server in self.state.configure(registry):
             for upstream in tuple(server.upstreams):
-                effects += self.detach(upstream.key, "it was removed from the registry")
+                effects += self.presence.detach(upstream.key, "it was removed from the registry")
             effects += self._waiting.fail(server, "it was removed from the registry")
         if before:
-            effects += self._list_changes(self.state.sessions.values(), ("tools", "prompts", "resources"))
+            effects += self._subscriptions.list_changed(self.state.sessions.values(), ("tools", "prompts", "resources"))
         return effects
 
     # sessions
@@ -147,7 +146,7 @@ class Router:
         session.calls.clear()
         effects += self._subscriptions.remove_all(session)
         if session.era is Era.HANDSHAKE:
-            effects += self._release_claims(session.party)
+            effects += self.presence.release_claims(session.party)
             if session.level is not None:
                 effects += self._calm_down(session)
         return effects
@@ -164,7 +163,7 @@ class Router:
     def client_gone(self, view: View, principal: str, at: float) -> list[Effect]:
         """A client of the per-request era, one that is known by its connection, is gone for good."""
         self._parking.abandon(principal, view, at)
-        return self._release_claims(party_of(principal, view))
+        return self.presence.release_claims(party_of(principal, view))
 
     # from clients
 
@@ -322,190 +321,6 @@ class Router:
             why = f"server {upstream.server.name!r} gave an answer that makes no sense: {problem.message}"
             return self._requests.fail(call, methods.INTERNAL_ERROR, why)
 
-    def attach(
-        self, key: str, server_name: str, generation: int, info: ServerInfo, at: float, party: str | None = None
-    ) -> list[Effect]:
-        """An instance is READY; `party`: it was claimed, and serves nobody else."""
-        server = self.state.servers[server_name]
-        upstream = Upstream(key, generation, server, info, party)
-        self.state.upstreams[key] = upstream
-        server.upstreams.append(upstream)
-        if party is not None:
-            effects = self._subscriptions.begin(upstream)
-            effects += self._requests.set_upstream_level(upstream)
-            return effects + self._waiting.release(server, at)
-        was_absent = server.phase is Phase.ABSENT
-        before = None if was_absent else server.lists
-        server.phase = Phase.UP
-        server.info = info
-        server.lists = info.lists
-        self.state.forget_catalogues()
-        effects = self._subscriptions.begin(upstream)
-        effects += self._requests.set_upstream_level(upstream)
-        effects += self._waiting.release(server, at)
-        effects += self._waiting.release_lists(at)
-        effects += self._lists_differ(server, before, info.lists, everyone=True)
-        return effects
-
-    def detach(self, key: str, reason: str) -> list[Effect]:
-        """An instance is gone: each of its calls gets its one answer now."""
-        upstream = self.state.upstreams.pop(key, None)
-        if upstream is None:
-            return []
-        server = upstream.server
-        server.upstreams.remove(upstream)
-        if upstream.party is not None:
-            server.claims.pop(upstream.party, None)
-        elif not server.upstreams and server.phase is Phase.UP:
-            server.phase = Phase.COMING
-        effects: list[Effect] = []
-        for ask in tuple(upstream.asks.values()):
-            self._backchannel.drop_ask(ask)
-            if ask.call is None or ask.call.parking is None:
-                why = f"server {server.name!r} has gone: {reason}"
-                effects.append(Deliver(ask.sink, cancellation(ask.number, why)))
-        for call in upstream.calls.values():
-            why = f"server {server.name!r} went away during the call: {reason}"
-            if call.parking is not None and call.parking.handle is not None:
-                refused = dump({"code": methods.SERVER_UNAVAILABLE, "message": why})
-                call.parking.outcome = Message(error=Raw(refused))  # for the client, when it comes back
-            elif not call.over:
-                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
-        upstream.calls.clear()
-        return effects
-
-    def idle(self, name: str, info: ServerInfo | None, at: float) -> list[Effect]:
-        """A server is not running because nobody uses it; `info` is what is remembered of it. The next use wakes it."""
-        server = self.state.servers.get(name)
-        if server is None:
-            return []
-        return self._known(server, Phase.IDLE, info, at)
-
-    def claimable(self, name: str, info: ServerInfo, at: float) -> list[Effect]:
-        """A server of which each session has an instance of its own can be used; `info` was learnt from one of them."""
-        server = self.state.servers.get(name)
-        if server is None:
-            return []
-        return self._known(server, Phase.UP, info, at)
-
-    def _known(self, server: Server, phase: Phase, info: ServerInfo | None, at: float) -> list[Effect]:
-        before = None if server.phase is Phase.ABSENT else server.lists
-        server.phase = phase
-        if info is not None:
-            server.info = info
-            server.lists = info.lists
-        self.state.forget_catalogues()
-        effects = self._waiting.release(server, at) + self._waiting.release_lists(at)
-        return effects + self._lists_differ(server, before, server.lists)
-
-    def unclaimed(self, name: str, party: str, reason: str) -> list[Effect]:
-        """No instance could be started for a party: its waiting calls fail, and the next one tries again."""
-        server = self.state.servers.get(name)
-        if server is None:
-            return []
-        server.claims.pop(party, None)
-        mine = [call for call in server.waiting if call.session.party == party]
-        server.waiting = [call for call in server.waiting if call.session.party != party]
-        effects: list[Effect] = []
-        for call in mine:
-            if not call.over:
-                why = f"server {server.name!r} could not be started for this session: {reason}"
-                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
-        return effects
-
-    def in_use(self, name: str) -> bool:
-        """Whether anybody has a call on a server, waits for it, or is subscribed to something of it."""
-        server = self.state.servers.get(name)
-        if server is None:
-            return False
-        subscribed = any(one == name for one, _ in self.state.subscriptions)
-        return bool(server.waiting) or subscribed or any(one.calls for one in server.upstreams)
-
-    def _release_claims(self, party: str) -> list[Effect]:
-        holding = [server for server in self.state.servers.values() if party in server.claims]
-        for server in holding:
-            del server.claims[party]
-        return [Release(server.name, party) for server in holding]
-
-    def _expire_claims(self, server: Server, at: float) -> list[Effect]:
-        """Give back the instances of per-request clients that have not used theirs for long; nobody closes those."""
-        busy = {one.party for one in server.upstreams if one.calls}
-        idle = [
-            party
-            for party, used in server.claims.items()
-            if at - used > PARTY_IDLE and party not in self.state.sessions and party not in busy
-        ]
-        for party in idle:
-            del server.claims[party]
-        return [Release(server.name, party) for party in idle]
-
-    def drain(self, key: str) -> None:
-        """No new calls for this instance."""
-        upstream = self.state.upstreams.get(key)
-        if upstream is not None:
-            upstream.draining = True
-
-    def resume(self, key: str, at: float) -> list[Effect]:
-        """An instance that was drained may have calls again."""
-        upstream = self.state.upstreams.get(key)
-        if upstream is None:
-            return []
-        upstream.draining = False
-        return self._waiting.release(upstream.server, at)
-
-    def coming(self, name: str) -> list[Effect]:
-        """A server is being started: calls wait for it."""
-        server = self.state.servers.get(name)
-        if server is None or server.phase is Phase.UP:
-            return []
-        was_absent = server.phase is Phase.ABSENT
-        server.phase = Phase.COMING
-        if was_absent and server.lists is not None:
-            self.state.forget_catalogues()
-            return self._lists_differ(server, None, server.lists)
-        return []
-
-    def absent(self, name: str, reason: str, at: float) -> list[Effect]:
-        """A server is down for now: calls fail at once, and merged lists are without it."""
-        server = self.state.servers.get(name)
-        if server is None:
-            return []
-        was_listed = server.phase is not Phase.ABSENT and server.lists is not None
-        server.phase = Phase.ABSENT
-        server.reason = reason
-        self.state.forget_catalogues()
-        effects = self._waiting.fail(server, reason)
-        effects += self._waiting.release_lists(at)
-        if was_listed:
-            effects += self._lists_differ(server, server.lists, None)
-        return effects
-
-    def update_lists(self, key: str, lists: Lists) -> list[Effect]:
-        """An instance's lists were fetched anew."""
-        upstream = self.state.upstreams.get(key)
-        if upstream is None:
-            return []
-        before = upstream.server.lists
-        upstream.server.lists = lists
-        self.state.forget_catalogues()
-        return self._lists_differ(upstream.server, before, lists)
-
-    def hold(self, name: str, info: ServerInfo, hold: Hold | None) -> list[Effect]:
-        """What clients may see of a server is another now, though the server is the same."""
-        server = self.state.servers.get(name)
-        if server is None:
-            return []
-        server.hold = hold
-        before = server.lists
-        if server.info is None or (before == info.lists and server.info.instructions == info.instructions):
-            return []
-        server.info, server.lists = info, info.lists
-        for upstream in server.upstreams:
-            if upstream.era is info.era:
-                upstream.info = info
-        self.state.forget_catalogues()
-        return self._lists_differ(server, before, info.lists, everyone=True)
-
     def notices(self, session: Session) -> list[Effect]:
         """What is odd about the names in a session's view, each told once."""
         found = [told for told in self.state.catalogue(session).notices if told not in self._told]
@@ -524,7 +339,7 @@ class Router:
             if server.waiting and server.waiting[0].deadline <= at:
                 effects += self._waiting.expire(server, at)
             if server.claims:
-                effects += self._expire_claims(server, at)
+                effects += self.presence.expire_claims(server, at)
         if any(call.deadline <= at for call in self._requests.awaiting_lists):
             effects += self._waiting.release_lists(at)
         return effects + self._parking.expire(at) + self._rounds.expire(at)
@@ -563,26 +378,6 @@ class Router:
         if upstream.server.waiting and not upstream.active:
             effects += self._waiting.release(upstream.server, at)
         return effects
-
-    # changes of lists
-
-    def _lists_differ(
-        self, server: Server, before: Lists | None, after: Lists | None, *, everyone: bool = False
-    ) -> list[Effect]:
-        """Tell the sessions that see a server which of its lists are others now."""
-        old, new = before or Lists(), after or Lists()
-        kinds = [kind for kind in ("tools", "prompts") if getattr(old, kind) != getattr(new, kind)]
-        if (old.resources, old.templates) != (new.resources, new.templates):
-            kinds.append("resources")
-        sessions = [
-            session
-            for session in self.state.sessions_of(server.name)
-            if session.prefixed or everyone or server.rules is not None
-        ]
-        return self._list_changes(sessions, kinds)
-
-    def _list_changes(self, sessions: Iterable[Session], kinds: Iterable[str]) -> list[Effect]:
-        return self._subscriptions.list_changed(sessions, kinds)
 
 
 def party_of(principal: str, view: View) -> str:

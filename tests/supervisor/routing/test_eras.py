@@ -304,7 +304,7 @@ def test_progress_after_a_retry_carries_the_token_of_the_retry(older: Newer) -> 
 
 def test_child_that_dies_while_parked_fails_the_retry(older: Newer) -> None:
     _, parked = older.park(1)
-    older.run(older.router.detach("time", "signal KILL"))
+    older.run(older.router.presence.detach("time", "signal KILL"))
     retry = {"name": "echo", "arguments": {"a": 1}, "requestState": parked["requestState"], "inputResponses": {}}
     _, sink = older.request(2, "tools/call", retry)
     assert "signal KILL" in older.one(sink)["error"]["message"]
@@ -364,11 +364,11 @@ def test_given_up_call_haunts_other_clients_only(older: Newer) -> None:
 
 def test_calls_of_one_client_on_its_own_instance_do_not_wait_for_each_other() -> None:
     bench = Newer(spec("time", sharing="session"))
-    bench.run(bench.router.claimable("time", info("echo"), bench.now))
+    bench.run(bench.router.presence.claimable("time", info("echo"), bench.now))
     bench.router.state.servers["time"].interactive = True
     sinks = [bench.request(id, "tools/call", {"name": "echo"})[1] for id in (1, 2)]
     [claim] = [effect for effect in bench.others if isinstance(effect, Claim)]
-    bench.run(bench.router.attach("time#1", "time", 1, info("echo"), bench.now, claim.party))
+    bench.run(bench.router.presence.attach("time#1", "time", 1, info("echo"), bench.now, claim.party))
     assert len(bench.written["time#1"]) == 2
     bench.say("time#1", {"id": "q", "method": "sampling/createMessage", "params": {}})
     bench.windows()
@@ -600,7 +600,7 @@ def test_parked_call_holds_an_interactive_server_for_as_long_as_input_may_take(o
 
 def test_parked_call_takes_one_instance_of_an_interactive_pool(older: Newer) -> None:
     older.router.state.servers["time"].interactive = True
-    older.run(older.router.attach("time@2", "time", 1, info("echo"), older.now))
+    older.run(older.router.presence.attach("time@2", "time", 1, info("echo"), older.now))
     older.park(1)
     older.request(2, "tools/call", {"name": "echo"}, who="other")
     assert older.written["time@2"][-1]["method"] == "tools/call"

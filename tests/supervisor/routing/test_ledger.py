@@ -91,7 +91,7 @@ def test_whatever_ends_a_call_it_is_counted_no_more(bench: Bench, how: str) -> N
         case "closed":
             bench.run(bench.router.close_session(session, bench.now))
         case "died":
-            bench.run(bench.router.detach("one", "exit code 1"))
+            bench.run(bench.router.presence.detach("one", "exit code 1"))
         case "timed out":
             bench.now += 301
             bench.run(bench.router.tick(bench.now))

@@ -20,14 +20,14 @@ ALL = View("all")
 def own() -> Bench:
     bench = Bench(spec("time", sharing="session"))
     about = info("echo", capabilities={"tools": {"listChanged": True}, "tasks": {}, "logging": {}, "resources": {}})
-    bench.run(bench.router.claimable("time", about, bench.now))
+    bench.run(bench.router.presence.claimable("time", about, bench.now))
     bench.about = about  # type: ignore[attr-defined]
     return bench
 
 
 def give(bench: Bench, party: str, key: str) -> None:
     """The fleet has started what was claimed."""
-    bench.run(bench.router.attach(key, "time", 1, bench.about, bench.now, party))  # type: ignore[attr-defined]
+    bench.run(bench.router.presence.attach(key, "time", 1, bench.about, bench.now, party))  # type: ignore[attr-defined]
 
 
 def claims(bench: Bench) -> list[Claim]:
@@ -110,7 +110,7 @@ def test_instance_that_dies_is_claimed_anew_by_the_next_call(own: Bench) -> None
     session = own.open(TIME)
     sink = own.ask(session, 1, "tools/call", {"name": "echo"})
     give(own, "s1", "time#1")
-    own.run(own.router.detach("time#1", "signal KILL"))
+    own.run(own.router.presence.detach("time#1", "signal KILL"))
     assert "signal KILL" in own.one(sink)["error"]["message"]
     own.ask(session, 2, "tools/call", {"name": "echo"})
     assert len(claims(own)) == 2
@@ -119,7 +119,7 @@ def test_instance_that_dies_is_claimed_anew_by_the_next_call(own: Bench) -> None
 def test_claim_that_cannot_be_met_fails_the_calls_of_its_session(own: Bench) -> None:
     one, two = own.open(TIME), own.open(TIME)
     sinks = [own.ask(session, 1, "tools/call", {"name": "echo"}) for session in (one, two)]
-    own.run(own.router.unclaimed("time", "s1", "no such file"))
+    own.run(own.router.presence.unclaimed("time", "s1", "no such file"))
     assert "no such file" in own.one(sinks[0])["error"]["message"]
     assert sinks[1] not in own.got
 
@@ -130,7 +130,7 @@ def test_claim_that_cannot_be_met_fails_the_calls_of_its_session(own: Bench) -> 
 @pytest.fixture
 def lazy() -> Bench:
     bench = Bench(spec("time", activation="lazy"))
-    bench.run(bench.router.idle("time", info("echo", prompts=("p",)), bench.now))
+    bench.run(bench.router.presence.idle("time", info("echo", prompts=("p",)), bench.now))
     return bench
 
 
@@ -141,18 +141,18 @@ def test_sleeping_server_is_listed_and_woken_by_the_first_call_once(lazy: Bench)
     assert lazy.others == []
     sinks = [lazy.ask(one, 2, "tools/call", {"name": name}) for one, name in ((merged, "time__echo"), (single, "echo"))]
     assert lazy.others == [Wake("time")]
-    assert lazy.router.in_use("time")
+    assert lazy.router.presence.in_use("time")
     lazy.up("time", info("echo", prompts=("p",)))
     for index in (0, 1):
         lazy.answer("time", {"n": index}, index)
     assert [lazy.one(sink)["result"]["n"] for sink in sinks] == [0, 1]
     assert "s1.push" not in lazy.got  # its lists are what they were
-    assert not lazy.router.in_use("time")
+    assert not lazy.router.presence.in_use("time")
 
 
 def test_first_use_waits_as_long_as_a_start_may_take() -> None:
     bench = Bench(spec("time", activation="lazy", start_timeout=180.0))
-    bench.run(bench.router.idle("time", info("echo"), bench.now))
+    bench.run(bench.router.presence.idle("time", info("echo"), bench.now))
     sink = bench.ask(bench.open(TIME), 1, "tools/call", {"name": "echo"})
 
     bench.now += 179.0
@@ -168,8 +168,8 @@ def test_server_that_falls_asleep_keeps_its_lists_and_wakes_again(lazy: Bench) -
     session = lazy.open(ALL)
     lazy.up("time", info("echo", "more"))
     assert lazy.got["s1.push"][0]["method"] == "notifications/tools/list_changed"
-    lazy.run(lazy.router.detach("time", "idle"))
-    lazy.run(lazy.router.idle("time", None, lazy.now))
+    lazy.run(lazy.router.presence.detach("time", "idle"))
+    lazy.run(lazy.router.presence.idle("time", None, lazy.now))
     assert len(lazy.one(lazy.ask(session, 1, "tools/list"))["result"]["tools"]) == 2
     lazy.ask(session, 2, "tools/call", {"name": "time__more"})
     assert lazy.others == [Wake("time")]
@@ -180,9 +180,9 @@ def test_subscription_keeps_a_server_in_use(lazy: Bench) -> None:
     lazy.ask(session, 1, "resources/subscribe", {"uri": "a://1"})
     lazy.up("time", info("echo"))
     lazy.answer("time", {})
-    assert lazy.router.in_use("time")
+    assert lazy.router.presence.in_use("time")
     lazy.run(lazy.router.close_session(session, lazy.now))
-    assert not lazy.router.in_use("time")
+    assert not lazy.router.presence.in_use("time")
     assert not any(isinstance(effect, ServerLog) for effect in lazy.others)
 
 
@@ -190,10 +190,10 @@ def test_newer_server_of_ones_own_is_told_of_the_clients_roots() -> None:
     """As `sharing = "session"` promises, whatever the era: only a shared server is told of the registry's."""
     bench = Bench(spec("time", sharing="session", roots=("file:///registry",)))
     about = replace(info("echo"), era=Era.PER_REQUEST, server_info=b'{"name":"child"}')
-    bench.run(bench.router.claimable("time", about, bench.now))
+    bench.run(bench.router.presence.claimable("time", about, bench.now))
     session = bench.open(TIME, roots={})
     sink = bench.ask(session, 1, "tools/call", {"name": "echo"})
-    bench.run(bench.router.attach("time#1", "time", 1, about, bench.now, "s1"))
+    bench.run(bench.router.presence.attach("time#1", "time", 1, about, bench.now, "s1"))
     bench.answer("time#1", {"resultType": "input_required", "inputRequests": {"r": {"method": "roots/list"}}})
     asked = bench.one(sink)
     assert asked["method"] == "roots/list"

@@ -166,7 +166,7 @@ def test_death_of_an_instance_answers_each_call_at_once(bench: Bench) -> None:
         bench.ask(session, 1, "tools/call", {"name": "echo"}),
         bench.ask(other, 1, "tools/call", {"name": "time__now"}),
     ]
-    bench.run(bench.router.detach("time", "signal KILL"))
+    bench.run(bench.router.presence.detach("time", "signal KILL"))
     for sink in sinks:
         assert "signal KILL" in error(bench.one(sink))[1]
     waiting = bench.ask(session, 2, "tools/call", {"name": "echo"})
@@ -178,12 +178,12 @@ def test_death_of_an_instance_answers_each_call_at_once(bench: Bench) -> None:
 
 def test_server_that_is_down_fails_calls_at_once_with_its_reason(bench: Bench) -> None:
     session = bench.open(TIME)
-    bench.run(bench.router.detach("time", "exit status 1"))
+    bench.run(bench.router.presence.detach("time", "exit status 1"))
     waiting = bench.ask(session, 1, "tools/call", {"name": "echo"})
-    bench.run(bench.router.absent("time", "it failed 5 times", bench.now))
+    bench.run(bench.router.presence.absent("time", "it failed 5 times", bench.now))
     assert "it failed 5 times" in error(bench.one(waiting))[1]
     assert "it failed 5 times" in error(bench.one(bench.ask(session, 2, "tools/call", {"name": "echo"})))[1]
-    bench.run(bench.router.coming("time"))
+    bench.run(bench.router.presence.coming("time"))
     assert bench.ask(session, 3, "tools/call", {"name": "echo"}) not in bench.got
 
 
@@ -368,7 +368,7 @@ def test_updates_go_to_subscribers_only_and_survive_a_restart(bench: Bench) -> N
     assert "s3.push" not in bench.got
     bench.ask(one, 2, "resources/unsubscribe", {"uri": "t://5"})
     assert bench.one("s1.2")["result"] == {}  # answered here: the other still wants it
-    bench.run(bench.router.detach("time", "gone"))
+    bench.run(bench.router.presence.detach("time", "gone"))
     bench.written.clear()
     bench.up("time", generation=2)
     assert bench.written["time"][0]["method"] == "resources/subscribe"
@@ -524,13 +524,13 @@ def test_lists_that_wait_for_the_same_server_do_so_together() -> None:
 
 def test_server_that_goes_for_good_leaves_the_lists_and_comes_back(bench: Bench) -> None:
     session = bench.open(ALL)
-    bench.run(bench.router.detach("notes", "exit"))
+    bench.run(bench.router.presence.detach("notes", "exit"))
     tools = bench.one(bench.ask(session, 1, "tools/list"))["result"]["tools"]
     assert len(tools) == 4  # a restart does not make names come and go
-    bench.run(bench.router.absent("notes", "stopped", bench.now))
+    bench.run(bench.router.presence.absent("notes", "stopped", bench.now))
     assert len(bench.got["s1.push"]) == 3
     assert len(bench.one(bench.ask(session, 2, "tools/list"))["result"]["tools"]) == 2
-    bench.run(bench.router.coming("notes"))
+    bench.run(bench.router.presence.coming("notes"))
     bench.up("notes", info("add", "echo", prompts=("sum",), resources=("a://1", "n://2")), generation=2)
     assert len(bench.one(bench.ask(session, 3, "tools/list"))["result"]["tools"]) == 4
 
@@ -541,7 +541,7 @@ def test_list_change_reaches_merged_views_once_it_is_known(bench: Bench) -> None
     assert bench.others == [Stale("time", "tools")]
     assert bench.one(f"{single.id}.push")["method"] == "notifications/tools/list_changed"
     assert f"{merged.id}.push" not in bench.got
-    bench.run(bench.router.update_lists("time", info("now", "new").lists))
+    bench.run(bench.router.presence.update_lists("time", info("now", "new").lists))
     assert bench.got[f"{merged.id}.push"][0]["method"] == "notifications/tools/list_changed"
     tools = bench.one(bench.ask(merged, 1, "tools/list"))["result"]["tools"]
     assert "time__new" in [tool["name"] for tool in tools]
@@ -615,7 +615,7 @@ def test_pool_gives_calls_to_the_instance_with_the_fewest(bench: Bench) -> None:
     for id in range(4):
         bench.ask(session, id, "tools/call", {"name": "echo"})
     assert (len(bench.written["time"]), len(bench.written["time@2"])) == (2, 2)
-    bench.router.drain("time")
+    bench.router.presence.drain("time")
     bench.ask(session, 5, "tools/call", {"name": "echo"})
     assert len(bench.written["time@2"]) == 3
 

@@ -210,9 +210,9 @@ def test_a_compact_view_finds_and_calls_only_what_is_granted(bench: Bench) -> No
 
 def test_changes_of_hidden_servers_are_not_told(bench: Bench) -> None:
     opened(bench, ALL, grants(servers="one"))
-    bench.run(bench.router.absent("two", "stopped", bench.now))
+    bench.run(bench.router.presence.absent("two", "stopped", bench.now))
     assert "s.push" not in bench.got
-    bench.run(bench.router.absent("one", "stopped", bench.now))
+    bench.run(bench.router.presence.absent("one", "stopped", bench.now))
     assert {message["method"] for message in bench.got["s.push"]} == {
         f"notifications/{kind}/list_changed" for kind in ("tools", "prompts", "resources")
     }
