@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Raw
 
 from mcpd.routing.backchannel import Backchannel, cancellation
+from mcpd.routing.calls import Calls
 from mcpd.routing.correlation import Hold, Phase, Server, Upstream
 from mcpd.routing.effects import Deliver, Effect, Release
 from mcpd.routing.info import Lists, ServerInfo
@@ -27,12 +28,14 @@ class Presence:
         self,
         state: State,
         subscriptions: Subscriptions,
+        calls: Calls,
         requests: Requests,
         waiting: WaitingRoom,
         backchannel: Backchannel,
     ) -> None:
         self._state = state
         self._subscriptions = subscriptions
+        self._calls = calls
         self._requests = requests
         self._waiting = waiting
         self._backchannel = backchannel
@@ -85,7 +88,7 @@ class Presence:
                 refused = dump({"code": methods.SERVER_UNAVAILABLE, "message": why})
                 call.parking.outcome = Message(error=Raw(refused))  # for the client, when it comes back
             elif not call.over:
-                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+                effects += self._calls.fail(call, methods.SERVER_UNAVAILABLE, why)
         upstream.calls.clear()
         return effects
 
@@ -125,7 +128,7 @@ class Presence:
         for call in mine:
             if not call.over:
                 why = f"server {server.name!r} could not be started for this session: {reason}"
-                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+                effects += self._calls.fail(call, methods.SERVER_UNAVAILABLE, why)
         return effects
 
     def in_use(self, name: str) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mcpd.routing.correlation import Call
-from mcpd.routing.info import ServerInfo
 from mcpd.wire import methods
-from mcpd.wire.eras import Era
 from mcpd.wire.jsonrpc import (
     Bytes,
     Message,
@@ -43,20 +41,6 @@ def progress_token(params: Mapping[str, Bytes]) -> bytes | None:
     """The token in a request's params, as raw JSON; None if it wants to hear of no progress."""
     token = members(params["_meta"]).get("progressToken") if "_meta" in params else None
     return None if token is None else bytes(token)
-
-
-def single_initialize(info: ServerInfo, version: str, hidden: frozenset[str]) -> bytes:
-    """The child's own answer, but for the revision and the `hidden` capabilities (the lists of `tasks` would mix
-    clients)."""
-    found = members(info.result)
-    if info.era is Era.PER_REQUEST:
-        kept: dict[str, Bytes] = {key: found[key] for key in ("capabilities", "instructions") if key in found}
-        found = {**kept, "serverInfo": info.server_info}  # type: ignore[dict-item]
-    found_capabilities = members(found["capabilities"]) if "capabilities" in found else {}
-    if not hidden.isdisjoint(found_capabilities):
-        capabilities = pack({key: value for key, value in found_capabilities.items() if key not in hidden})
-        return pack({**found, "capabilities": capabilities, "protocolVersion": dump(version)})
-    return pack({**found, "protocolVersion": dump(version)})
 
 
 def linked_uris(value: bytes) -> list[str]:

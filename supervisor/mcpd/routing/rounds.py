@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mcpd.routing.backchannel import cancellation, missing_capability
+from mcpd.routing.calls import Calls
 from mcpd.routing.correlation import Ask, Call, Upstream
 from mcpd.routing.effects import Deliver, Effect, Timer
 from mcpd.routing.ledger import outcome_of
-from mcpd.routing.requests import Requests
 from mcpd.routing.state import MAX_ASKS, State
 from mcpd.wire import meta, methods
 from mcpd.wire.jsonrpc import Bytes, Message, WireError, dump, members, pack, request, text, value_of
@@ -25,9 +25,9 @@ MARK = b'"input_required"'
 class RoundTrips:
     """Leads such calls from round to round. `asks`: the questions that clients have not answered."""
 
-    def __init__(self, state: State, requests: Requests) -> None:
+    def __init__(self, state: State, calls: Calls) -> None:
         self._state = state
-        self._requests = requests
+        self._calls = calls
         self.asks: dict[int, Ask] = {}
 
     def answered(self, upstream: Upstream, call: Call, message: Message, at: float) -> Sequence[Effect]:
@@ -39,7 +39,7 @@ class RoundTrips:
                 if text(found.get("resultType", b'""')) == "input_required":
                     return self._begin(upstream, call, found, at)
             except WireError as problem:
-                return self._requests.fail(call, methods.INTERNAL_ERROR, f"the server's answer: {problem.message}")
+                return self._calls.fail(call, methods.INTERNAL_ERROR, f"the server's answer: {problem.message}")
         self._state.done(call, outcome_of(call.method, value))
         plain = meta.plain(value) if meta.RESULT_TYPE in value else value
         if call.on_result is not None:
@@ -51,7 +51,7 @@ class RoundTrips:
         assert rounds is not None
         rounds.count += 1
         if rounds.count > MAX_ROUNDS:
-            return self._requests.fail(call, methods.INTERNAL_ERROR, f"the server asked for input {MAX_ROUNDS} times")
+            return self._calls.fail(call, methods.INTERNAL_ERROR, f"the server asked for input {MAX_ROUNDS} times")
         call.upstream = None
         rounds.state = bytes(found["requestState"]) if "requestState" in found else None
         rounds.answers = {}
@@ -59,7 +59,7 @@ class RoundTrips:
         if not wanted:
             return (Timer(STATE_ONLY_DELAY, call),)
         if len(wanted) > MAX_ASKS:
-            return self._requests.fail(call, methods.INTERNAL_ERROR, f"the server asked for {len(wanted)} inputs")
+            return self._calls.fail(call, methods.INTERNAL_ERROR, f"the server asked for {len(wanted)} inputs")
         effects: list[Effect] = []
         for key, raw in wanted.items():
             question = members(raw)
@@ -74,7 +74,7 @@ class RoundTrips:
             if missing is not None:
                 self._drop_open(call)
                 why = f"the server asks for {missing[0]}, which this client does not support"
-                return self._requests.fail(call, methods.INVALID_REQUEST, why)
+                return self._calls.fail(call, methods.INVALID_REQUEST, why)
             ask = Ask(upstream, b"", call.session, call, self._state.next_id(), at + self._state.input_timeout, key)
             rounds.open[key] = ask
             self.asks[ask.number] = ask
@@ -96,7 +96,7 @@ class RoundTrips:
             self._drop_open(call)
             found = value_of(message.error)
             why = found.get("message", "") if isinstance(found, dict) else ""
-            return self._requests.fail(call, methods.INTERNAL_ERROR, f"the client refused what the server asked: {why}")
+            return self._calls.fail(call, methods.INTERNAL_ERROR, f"the client refused what the server asked: {why}")
         rounds.answers[ask.key] = bytes(message.result)
         return () if rounds.open else self.retry(call, at)
 
@@ -108,13 +108,13 @@ class RoundTrips:
         upstream = rounds.server.pick(call.session)
         if upstream is None:
             why = f"server {rounds.server.name!r} went away while the client was asked"
-            return self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+            return self._calls.fail(call, methods.SERVER_UNAVAILABLE, why)
         params: dict[str, Bytes] = dict(members(rounds.params)) if rounds.params else {}
         if rounds.answers:
             params["inputResponses"] = pack(rounds.answers)
         if rounds.state is not None:
             params["requestState"] = rounds.state
-        return self._requests.send(call, upstream, rounds.method, pack(params), rounds.extra, at)
+        return self._calls.send(call, upstream, rounds.method, pack(params), rounds.extra, at)
 
     def give_up(self, call: Call) -> list[Effect]:
         """Nobody waits for this call any more: the client need not answer its questions."""
@@ -131,7 +131,7 @@ class RoundTrips:
                 assert call is not None
                 effects += self.give_up(call)
                 if not call.over:
-                    effects += self._requests.fail(call, methods.REQUEST_TIMEOUT, "the client did not answer in time")
+                    effects += self._calls.fail(call, methods.REQUEST_TIMEOUT, "the client did not answer in time")
         return effects
 
     def _drop(self, ask: Ask) -> None:

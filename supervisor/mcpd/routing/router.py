@@ -12,6 +12,7 @@ from typing import Any
 from mcpd.config.registry import Registry
 from mcpd.errors import NotFound, TooMany
 from mcpd.routing.backchannel import Backchannel
+from mcpd.routing.calls import Calls
 from mcpd.routing.correlation import Call, Upstream
 from mcpd.routing.effects import Deliver, Effect, End, Notice, WriteLine
 from mcpd.routing.ledger import named
@@ -42,12 +43,15 @@ class Router:
         self.state = State(first_id)
         self.state.version = version
         self._parking = ParkingLot(self.state, new_handle)
-        self._requests = Requests(self.state, self._parking)
+        self._calls = Calls(self.state)
+        self._requests = Requests(self.state, self._calls, self._parking)
         self._subscriptions = self._requests.subscriptions
         self._backchannel = Backchannel(self.state, self._parking, self._subscriptions)
-        self._rounds = RoundTrips(self.state, self._requests)
-        self._waiting = WaitingRoom(self.state, self._requests)
-        self.presence = Presence(self.state, self._subscriptions, self._requests, self._waiting, self._backchannel)
+        self._rounds = RoundTrips(self.state, self._calls)
+        self._waiting = WaitingRoom(self.state, self._calls, self._requests)
+        self.presence = Presence(
+            self.state, self._subscriptions, self._calls, self._requests, self._waiting, self._backchannel
+        )
         self._told: set[tuple[str, str]] = set()
 
     # what the operator wants
@@ -372,7 +376,7 @@ class Router:
             effects.append(
                 WriteLine(upstream.key, notification(methods.CANCELLED, dump({"requestId": number, "reason": why})))
             )
-            effects += self._requests.fail(call, methods.REQUEST_TIMEOUT, why)
+            effects += self._calls.fail(call, methods.REQUEST_TIMEOUT, why)
             call.deadline = at + CANCEL_GRACE
             call.ghost_until = call.hard_deadline
         if upstream.server.waiting and not upstream.active:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcpd.errors import Overloaded
+from mcpd.routing.calls import Calls
 from mcpd.routing.correlation import Phase, Server
 from mcpd.routing.effects import Deliver, Effect
 from mcpd.routing.requests import Requests
@@ -14,8 +15,9 @@ from mcpd.wire.jsonrpc import error
 class WaitingRoom:
     """Tries again what waits, fails what has waited too long."""
 
-    def __init__(self, state: State, requests: Requests) -> None:
+    def __init__(self, state: State, calls: Calls, requests: Requests) -> None:
         self._state = state
+        self._calls = calls
         self._requests = requests
 
     def release(self, server: Server, at: float) -> list[Effect]:
@@ -54,7 +56,7 @@ class WaitingRoom:
         for call in waiting:
             if not call.over:
                 why = f"server {server.name!r} is not running: {reason}"
-                effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+                effects += self._calls.fail(call, methods.SERVER_UNAVAILABLE, why)
         return effects
 
     def expire(self, server: Server, at: float) -> list[Effect]:
@@ -68,7 +70,7 @@ class WaitingRoom:
                 continue
             self._state.counters.timeouts += 1
             why = f"server {server.name!r} could not take the call in time: {_obstacle(server)}"
-            effects += self._requests.fail(call, methods.SERVER_UNAVAILABLE, why)
+            effects += self._calls.fail(call, methods.SERVER_UNAVAILABLE, why)
         return effects
 
 
