@@ -26,8 +26,8 @@ from mcpd.fleet.handshake import Lobby, discover, fetch_lists, shake_hands
 from mcpd.fleet.link import InstanceLink
 from mcpd.fleet.place import Place, Role
 from mcpd.fleet.relay import Relay
-from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Readied, Result, Unready, WrongEra
-from mcpd.lifecycle.health import NOISE_WINDOW, Evidence, Life, Liveness, NoiseMeter, Readiness
+from mcpd.fleet.vitals import Vitals
+from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Result, WrongEra
 from mcpd.process.child import Child
 from mcpd.process.exits import ExitStatus
 from mcpd.process.mask import Mask
@@ -102,13 +102,6 @@ class Incarnation:
         self.era = era.asked
         self._era = era
         self.info: ServerInfo | None = None
-        self.meter = NoiseMeter()
-        self.life = Life.ALIVE
-        self.missed = 0
-        self.answered_at: float | None = None
-        self.cpu_share: float | None = None
-        """Of a processor, between the last two pings that it missed; what it does while it says nothing."""
-        self._cpu: tuple[float, float] | None = None
         self.started_at = clock.wall()
         self._relay = relay
         self._clock = clock
@@ -119,7 +112,15 @@ class Incarnation:
         self._start = tasks
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
-        self._last_byte = clock.monotonic()
+        self.vitals = Vitals(
+            key,
+            spec,
+            relay=relay,
+            clock=clock,
+            cpu=lambda: self.child.usage().cpu_seconds,
+            post=post,
+            later=self._later,
+        )
         self._calls = OwnCalls(self._offer)
         self._lobby = Lobby(
             self._calls, spec.roots, noise=self.noise_frame, stale=self.list_changed, said=self.server_said
@@ -128,19 +129,10 @@ class Incarnation:
         self.patient = True
         """Whether its stop may take the time that its entry gives it."""
         self._stage = _Stage.LOBBY
-        self._suspended = False
-        self._noise_timer: asyncio.TimerHandle | None = None
-        self._liveness = Liveness(spec.liveness, spec.call_timeout)
-        self._readiness = Readiness(spec.readiness)
         self._stale: set[str] = set()
         self._refetching = False
         self._refetch_delay = REFETCH_DELAY
         self._refetched_at = float("-inf")
-
-    @property
-    def silent(self) -> float:
-        """Seconds since its last byte."""
-        return self._clock.monotonic() - self._last_byte
 
     @property
     def is_spare(self) -> bool:
@@ -150,23 +142,20 @@ class Incarnation:
     # -- Told by the process -----------------------------------------------------------------------------------------
 
     def frame(self, frame: bytes) -> None:
-        self._last_byte = self._clock.monotonic()
+        self.vitals.last_byte = self._clock.monotonic()
         self._receive(frame)
 
     def noise(self, kind: str, sample: bytes) -> None:
-        self._last_byte = at = self._clock.monotonic()
+        self.vitals.last_byte = self._clock.monotonic()
         self._log.noise(b"[%b line] %b" % (kind.encode(), self.mask.beginning(sample)))
-        self.meter.heard(at, overlong=kind == "overlong")
         if kind == "overlong":
             self._answer_for(sample)
-        self._heed_noise(at)
+        self.vitals.noise(overlong=kind == "overlong")
 
     def noise_frame(self, frame: bytes) -> None:
         """A line that is no message, or one that nobody asked for."""
-        at = self._clock.monotonic()
         self._log.noise(self.mask.apply(frame))
-        self.meter.heard(at)
-        self._heed_noise(at)
+        self.vitals.noise()
 
     def stdout_closed(self) -> None:
         self._condemn(Result.PROTOCOL, "it closed its stdout and lives on")
@@ -203,34 +192,31 @@ class Incarnation:
         )
         self._stage = _Stage.SERVING
         self._receive = self._relay.attach(link)
-        self._last_byte = self._clock.monotonic()
         self._watch()
-        self._heed_noise(self._last_byte)
+        self.vitals.begin()
         if self._stale:
             self._refetch_soon()
 
     def suspend(self) -> None:
         """No new calls for now."""
-        self._suspended = True
+        self.vitals.suspended = True
         self._relay.drain(self.key)
 
     def resume(self) -> None:
-        self._suspended = False
+        self.vitals.suspended = False
         self._relay.resume(self.key)
 
     def adopt(self, spec: ServerSpec) -> None:
         """Its entry changed in ways that the process does not see."""
-        probed = (self.spec.liveness, self.spec.readiness, self.spec.call_timeout)
         self.spec = spec
-        if self._stage is _Stage.SERVING and probed != (spec.liveness, spec.readiness, spec.call_timeout):
-            self._liveness = Liveness(spec.liveness, spec.call_timeout)
-            self._readiness = Readiness(spec.readiness)
+        if self.vitals.adopt(spec):
             self._cancel("liveness", "readiness")
             self._watch()
 
     def leave(self) -> None:
         """It is about to be stopped: no new calls, and nobody asks how it is."""
         self._stop_tasks()
+        self.vitals.end()
         if self._stage is _Stage.SERVING:
             self._stage = _Stage.LEAVING
             self._relay.drain(self.key)
@@ -258,6 +244,7 @@ class Incarnation:
         self._stage = _Stage.GONE
         self._receive = self._ignore
         self._stop_tasks()
+        self.vitals.end()
         self._calls.close(why)
         if was_in_relay:
             self._relay.detach(self.key, why)
@@ -328,78 +315,9 @@ class Incarnation:
             text = f"server {self.spec.name!r} answered with a line of over {MAX_LINE >> 20} MiB, which was discarded"
             self._receive(jsonrpc.error(b"%d" % number, methods.SERVER_UNAVAILABLE, text))
 
-    # health
-
     def _watch(self) -> None:
-        spec = self.spec
-        both = spec.liveness == spec.readiness
-        heard = self._probed if both else self._probed_for_life
-        self._run("liveness", probes.probe_for_ever, spec.liveness, self._calls, self._clock, heard)
-        if not both:
-            heard = self._probed_for_readiness
-            self._run("readiness", probes.probe_for_ever, spec.readiness, self._calls, self._clock, heard)
-
-    def _probed(self, asked_at: float, answered: bool) -> None:
-        self._probed_for_life(asked_at, answered)
-        self._probed_for_readiness(asked_at, answered)
-
-    def _probed_for_life(self, asked_at: float, answered: bool) -> None:
-        at = self._clock.monotonic()
-        oldest = self._relay.oldest_call(self.key)
-        if oldest is None and self._relay.in_flight(self.key):
-            oldest = asked_at  # it may still be at work on a call that its client has given up
-        self._weigh(at, answered)
-        self.life = self._liveness.judge(Evidence(at, asked_at, answered, self._last_byte, oldest))
-        if self.life is Life.DEAD:
-            silence = at - self._last_byte
-            text = f"{self._liveness.failures} pings in a row without a sign of life (silent for {silence:.1f} s"
-            self._condemn(Result.WATCHDOG, f"{text}{self._cpu_text()})")
-        elif self.life is Life.WEDGED:
-            calls = self._relay.in_flight(self.key)
-            text = f"wedged: silent for {at - self._last_byte:.1f} s with {calls} calls in flight{self._cpu_text()}"
-            self._condemn(Result.WATCHDOG, f"{text}; call_timeout is over")
-
-    def _weigh(self, at: float, answered: bool) -> None:
-        """Note what a ping's end shows of it; what it does is measured only while it does not answer."""
-        if answered:
-            self.missed, self.answered_at = 0, at
-            self._cpu = self.cpu_share = None
-            return
-        self.missed += 1
-        used = self.child.usage().cpu_seconds
-        if self._cpu is not None and at > self._cpu[0]:
-            self.cpu_share = max(0.0, used - self._cpu[1]) / (at - self._cpu[0])
-        self._cpu = (at, used)
-
-    def _cpu_text(self) -> str:
-        return f", {self.cpu_share:.0%} of a processor" if self.cpu_share is not None else ""
-
-    def _probed_for_readiness(self, asked_at: float, answered: bool) -> None:
-        was = self._readiness.ready
-        if self._readiness.judge(answered) != was:
-            self._tell_readiness(self._clock.monotonic())
-
-    def _heed_noise(self, at: float) -> None:
-        if self.meter.hopeless(at):
-            self._condemn(Result.PROTOCOL, "overlong lines on stdout, again and again")
-        elif self._stage is _Stage.SERVING and self.meter.too_much(at):
-            self._tell_readiness(at)
-
-    def _tell_readiness(self, at: float) -> None:
-        if self._stage is not _Stage.SERVING:
-            return
-        if self.meter.too_much(at):
-            if self._noise_timer is None:
-                self._post(Unready(at, "protocol: too much on stdout that is no message"))
-                self._noise_timer = self._later(NOISE_WINDOW, self._noise_is_old)
-        elif not self._readiness.ready:
-            self._post(Unready(at, f"{self.spec.readiness.failure_threshold} readiness probes in a row failed"))
-        elif self._suspended:
-            self._post(Readied(at))
-
-    def _noise_is_old(self) -> None:
-        self._noise_timer = None
-        self._tell_readiness(self._clock.monotonic())
+        for what, spec, ended in self.vitals.probes():
+            self._run(what, probes.probe_for_ever, spec, self._calls, self._clock, ended)
 
     # lists
 

@@ -149,10 +149,10 @@ def _instance_status(instance: Instance, relay: Relay, clock: Clock) -> Instance
         calls=relay.in_flight(instance.key),
         oldest_call=clock.monotonic() - oldest if oldest is not None else None,
         health=health(instance) if incarnation is not None else "",
-        silent=incarnation.silent if incarnation is not None else None,
-        answered=_age(clock, incarnation.answered_at) if incarnation is not None else None,
-        missed=incarnation.missed if incarnation is not None else 0,
-        cpu_share=incarnation.cpu_share if incarnation is not None else None,
+        silent=incarnation.vitals.silent if incarnation is not None else None,
+        answered=_age(clock, incarnation.vitals.answered_at) if incarnation is not None else None,
+        missed=incarnation.vitals.missed if incarnation is not None else 0,
+        cpu_share=incarnation.vitals.cpu_share if incarnation is not None else None,
     )
 
 
@@ -165,18 +165,18 @@ def health(instance: Instance) -> str:
         if incarnation.is_spare:
             return "spare"
         return "slow start" if instance.now() - phase.since > SLOW_START else "starting"
-    return _HEALTH[incarnation.life]
+    return _HEALTH[incarnation.vitals.life]
 
 
 def _evidence(instance: Instance, relay: Relay) -> str | None:
     """Why its health is what it is, where that is worth telling."""
     incarnation = instance.incarnation
-    if incarnation is None or incarnation.life not in (Life.BUSY, Life.SUSPECT):
+    if incarnation is None or incarnation.vitals.life not in (Life.BUSY, Life.SUSPECT):
         return None
     calls = relay.in_flight(instance.key)
-    found = [f"{incarnation.missed} pings without an answer", f"no byte for {incarnation.silent:.0f} s"]
-    if incarnation.cpu_share is not None:
-        found.append(f"{incarnation.cpu_share:.0%} of a processor")
+    found = [f"{incarnation.vitals.missed} pings without an answer", f"no byte for {incarnation.vitals.silent:.0f} s"]
+    if incarnation.vitals.cpu_share is not None:
+        found.append(f"{incarnation.vitals.cpu_share:.0%} of a processor")
     if calls:
         found.append(f"{calls} calls in flight, which may take {instance.spec.call_timeout:g} s")
     return f"{instance.name}: {health(instance)}: {', '.join(found)}"
@@ -205,9 +205,9 @@ def _next_start(instance: Instance) -> float | None:
 def _notes(instance: Instance, relay: Relay) -> list[str]:
     notes = []
     incarnation = instance.incarnation
-    if incarnation is not None and incarnation.meter.total:
+    if incarnation is not None and incarnation.vitals.meter.total:
         notes.append(
-            f"{instance.name}: {incarnation.meter.total} lines on stdout were no messages; they are in its log"
+            f"{instance.name}: {incarnation.vitals.meter.total} lines on stdout were no messages; they are in its log"
         )
     if (evidence := _evidence(instance, relay)) is not None:
         notes.append(evidence)

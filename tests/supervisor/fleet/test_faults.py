@@ -480,8 +480,8 @@ async def test_32_a_jump_of_the_wall_clock_restarts_nothing(
         heard = ship.instance("time").incarnation
         assert heard is not None
         for _ in range(5):  # some probes long
-            before = heard.answered_at
-            await until(lambda before=before: heard.answered_at != before)
+            before = heard.vitals.answered_at
+            await until(lambda before=before: heard.vitals.answered_at != before)
             await ship.call("time", "echo")
 
         assert ship.instance("time").machine.generation == generation

@@ -111,6 +111,24 @@ async def test_a_live_change_of_the_probes_counts_at_once(tmp_path: Path) -> Non
         await ship.ready("time", generation=2)
 
 
+async def test_one_that_is_not_ready_while_its_probes_change_can_be_ready_again(tmp_path: Path) -> None:
+    text = "[servers.time]\ncommand = PEER\n[servers.time.readiness]\n"
+    quick = 'period = "50ms"\ntimeout = "50ms"\nfailure_threshold = '
+    with gate(tmp_path) as held:
+        async with sailing(load_registry(tmp_path, text + quick + "2\n")) as ship:
+            await ship.ready()
+            working = asyncio.ensure_future(ship.call("time", "hold", path=str(held.path)))
+            await ship.until("time", State.NOT_READY)
+            write_registry(tmp_path, text + quick + "3\n")
+            await within(ship.fleet.reload(dry_run=False))
+
+            held.open_()
+
+            await ship.ready("time")
+            await within(working)
+            assert ship.instance("time").machine.generation == 1
+
+
 async def test_a_little_noise_is_logged_and_counted_and_that_is_all(tmp_path: Path) -> None:
     async with sailing(registry(tmp_path, spec("time"))) as ship:
         await ship.ready()
@@ -137,8 +155,8 @@ async def test_when_the_noise_is_over_it_gets_calls_again(tmp_path: Path) -> Non
         incarnation = ship.instance("time").incarnation
         assert incarnation is not None
 
-        incarnation.meter = NoiseMeter()  # a minute has passed
-        incarnation._noise_is_old()
+        incarnation.vitals.meter = NoiseMeter()  # a minute has passed
+        incarnation.vitals._noise_is_old()
 
         assert ship.state("time") is State.READY
         assert await ship.call("time", "echo") == "{}"
