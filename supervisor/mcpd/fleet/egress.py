@@ -13,9 +13,9 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,6 +24,7 @@ import structlog
 from mcpd.clock import Clock
 from mcpd.config.profiles import Rules
 from mcpd.errors import SpawnError
+from mcpd.fleet.tasks import Tasks
 from mcpd.sandbox.policy import Identity
 
 _log = structlog.get_logger("mcpd.fleet")
@@ -49,12 +50,6 @@ _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """(name, port) -> addresses, in the order in which they are tried. Raises OSError."""
-
-
-class Tasks(Protocol):
-    """Starts a named task that somebody else owns."""
-
-    def __call__(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
 
 
 class Refusal(Exception):

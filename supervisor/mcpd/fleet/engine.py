@@ -11,8 +11,6 @@ import itertools
 import os
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from enum import Enum, auto
-from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -20,14 +18,13 @@ from mcpd.clock import Clock
 from mcpd.config.registry import Registry, ServerSpec
 from mcpd.fleet import status
 from mcpd.fleet.demand import SLOTS, Demand
-from mcpd.fleet.egress import Egress
 from mcpd.fleet.era import EraMemory
 from mcpd.fleet.eventlog import EventLog
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.place import Role
 from mcpd.fleet.relay import Relay
 from mcpd.fleet.rolling import Rolling
-from mcpd.fleet.vault import Handover, Vault
+from mcpd.fleet.supplies import Planner, Supplies
 from mcpd.lifecycle.backoff import RestartAlarm
 from mcpd.lifecycle.effects import Changed
 from mcpd.lifecycle.events import Disable, Rest, Restart, Start, Stop
@@ -47,13 +44,8 @@ from mcpd.lifecycle.reconcile import (
     reconcile,
 )
 from mcpd.lifecycle.states import HELD, LIVE, SETTLED, Goal, State
-from mcpd.packages.packages import Packages
-from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import StopLadder
-from mcpd.process.tree import cookie_for
-from mcpd.sandbox.policy import LaunchPlan, SandboxFacts
-from mcpd.sandbox.probe import find_launcher
-from mcpd.sandbox.warden import Warden
+from mcpd.sandbox.policy import SandboxFacts
 from mcpd.store.store import Store
 
 BRIEF = 2.0
@@ -69,18 +61,6 @@ _LEVELS = {
     State.FAILED: "error",
     State.ABANDONED: "error",
 }
-
-
-class Planner(Protocol):
-    """Says how servers are started; `sandbox.warden.Warden` is one."""
-
-    def plan(
-        self, spec: ServerSpec, env: Mapping[str, str], registry: Registry, files: Mapping[str, tuple[str, bytes]]
-    ) -> LaunchPlan: ...
-    def ended(self, server: str) -> None: ...
-
-    def forget(self, server: str) -> None: ...
-    def profile_of(self, spec: ServerSpec) -> str: ...
 
 
 class Stage(Enum):
@@ -117,28 +97,17 @@ class Engine:
         self.eras = EraMemory(store)
         self._sandbox = sandbox
         self._environ = dict(os.environ if environ is None else environ)
-        cookie = cookie_for(registry.daemon.runtime_dir)
-        self._egress = Egress(registry.daemon.runtime_dir / "egress", clock, self.start_task, self.tell)
-        self._warden = warden or Warden(
-            sandbox,
+        self.supplies = Supplies(
             registry,
-            self._environ,
-            cookie=cookie,
-            launcher=find_launcher(),
-            egress=self._egress.socket_for,
-        )
-        self.packages = Packages(
-            registry.daemon.state_dir / "packages",
-            sandbox,
-            self._environ,
-            run_as=registry.sandbox.run_as,
-            salt=str(registry.daemon.runtime_dir),
-            cookie=cookie,
+            clock=clock,
+            sandbox=sandbox,
+            environ=self._environ,
+            warden=warden,
+            tasks=self.start_task,
+            tell=self.tell,
         )
         self._wishes = {name: Wish(word) for name, word in (store.desired() if store is not None else {}).items()}
         self.instances: dict[str, Instance] = {}
-        self._logs: dict[str, StderrLog] = {}
-        self.vault = Vault(self._environ)
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self.stage = Stage.NEW
@@ -212,25 +181,9 @@ class Engine:
             child.kill()
         if children:
             await asyncio.wait([asyncio.ensure_future(child.stop(LAST_LADDER)) for child in children], timeout=5.0)
-        for log in self._logs.values():
-            log.close()
-        for server in {one.spec.name for one in self.instances.values()}:
-            self._warden.ended(server)
+        self.supplies.close({one.spec.name for one in self.instances.values()})
 
     # -- What instances need -----------------------------------------------------------------------------------------
-
-    def plan(self, spec: ServerSpec, given: Handover) -> LaunchPlan:
-        return self._warden.plan(self.packages.started_by(spec), given.env, self.registry, given.files)
-
-    async def prepare(self, spec: ServerSpec) -> Handover:
-        await self.packages.ensure(spec, self.log_of(spec.name), lambda text: self.tell(spec.name, text))
-        return await self.vault.fetch(spec, self.registry.daemon)
-
-    def log_of(self, server: str) -> StderrLog:
-        log = self._logs.get(server)
-        if log is None:
-            log = self._logs[server] = StderrLog(self.log_file(server), self.clock)
-        return log
 
     def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None
@@ -261,7 +214,7 @@ class Engine:
             _log.error("fleet.restarting_much", text=self._alarm.text)
         self.demand.changed(instance, change)
         if change.new in _AT_REST and all(one.state in _AT_REST for one in self.instances_of(server)):
-            self._warden.ended(server)
+            self.supplies.ended(server)
         if change.new in _AT_REST and not self._is_wanted(instance):
             self._forget(instance)
         self._announce(server)
@@ -342,11 +295,7 @@ class Engine:
                 slot.exits.extend(instance.exits)
         if any(True for _ in self.instances_of(server)):
             return
-        self._egress.forget(server)
-        if server not in self.registry.servers:
-            self._warden.forget(server)
-        if (log := self._logs.pop(server, None)) is not None:
-            log.close()
+        self.supplies.forget(server)
 
     def _is_wanted(self, instance: Instance) -> bool:
         spec = self.registry.servers.get(instance.spec.name)
@@ -412,6 +361,7 @@ class Engine:
             self.log.forget(gone)
         added = new.servers.keys() - self.registry.servers.keys()
         self.registry = new
+        self.supplies.registry = new
         self.demand.adopt(new, replace)
         self.relay.set_servers(new)
         self._recall(added)
@@ -439,9 +389,6 @@ class Engine:
 
     def is_running(self) -> bool:
         return self.stage is Stage.RUNNING
-
-    def log_file(self, server: str) -> Path:
-        return self.registry.daemon.logs_dir / f"{server}.log"
 
 
 def is_down(instance: Instance) -> bool:

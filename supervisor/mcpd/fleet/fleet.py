@@ -28,10 +28,11 @@ from mcpd.control.view import (
 from mcpd.errors import NotFound, Overloaded, ServerFault
 from mcpd.fleet import operators, status, tools, upkeep
 from mcpd.fleet.demand import SLOTS
-from mcpd.fleet.engine import Engine, Planner, Stage, is_down, why_absent
+from mcpd.fleet.engine import Engine, Stage, is_down, why_absent
 from mcpd.fleet.eventlog import Feed
 from mcpd.fleet.instance import Instance
 from mcpd.fleet.relay import Relay
+from mcpd.fleet.supplies import Planner
 from mcpd.fleet.vault import Marks
 from mcpd.lifecycle.events import Reset
 from mcpd.lifecycle.reconcile import Orders, Wish
@@ -90,7 +91,7 @@ class Fleet(Engine):
         shown = self._status(spec)
         instances = list(self.instances_of(name))
         timeline = self.log.of_server(name, status.TIMELINE)
-        log = str(self.log_file(name))
+        log = str(self.supplies.log_file(name))
         return status.server_detail(shown, spec, instances, self.relay, self.clock, log, timeline)
 
     async def start(self, name: str) -> Outcome:
@@ -154,7 +155,9 @@ class Fleet(Engine):
             changes = diff(self.registry, new)
             counting = operators.in_effect(self.registry, new)
             kept = (*changes.live, *changes.unchanged)
-            rotated, unreadable = await self.vault.rotated(counting, {name: list(self._given(name)) for name in kept})
+            rotated, unreadable = await self.supplies.vault.rotated(
+                counting, {name: list(self._given(name)) for name in kept}
+            )
             changes = with_rotated(changes, rotated)
             if dry_run:
                 return operators.report(changes, new, rotated, unreadable, dry_run=True)
@@ -178,11 +181,13 @@ class Fleet(Engine):
         spec = self._spec(name)
         if self.stage is not Stage.RUNNING:
             raise Overloaded("the daemon is stopping")
-        return await upkeep.upgrade(self.packages, spec, version, self.log_of(name), lambda text: self.tell(name, text))
+        return await upkeep.upgrade(
+            self.supplies.packages, spec, version, self.supplies.log_of(name), lambda text: self.tell(name, text)
+        )
 
     async def prune(self, name: str | None) -> list[str]:
         only = self._spec(name) if name is not None else None
-        gone = await upkeep.prune(self.packages, self.registry, self.instances.values(), only)
+        gone = await upkeep.prune(self.supplies.packages, self.registry, self.instances.values(), only)
         for package in gone:
             self.tell(name or "", f"removed {package}, which no server uses")
         return gone
@@ -210,7 +215,7 @@ class Fleet(Engine):
             raise
 
     def log_path(self, name: str) -> Path:
-        return self.log_file(self._spec(name).name)
+        return self.supplies.log_file(self._spec(name).name)
 
     def daemon(self) -> DaemonStatus:
         facts, registry = self._daemon, self.registry
@@ -252,7 +257,7 @@ class Fleet(Engine):
 
     def _status(self, spec: ServerSpec) -> ServerStatus:
         instances = list(self.instances_of(spec.name)) or [Instance(spec.name, spec, self)]
-        profile = self._warden.profile_of(spec)
+        profile = self.supplies.profile_of(spec)
         isolation = NOT_CONTAINED if profile == UNSANDBOXED and self._sandbox.bwrap is None else profile
         return status.server_status(
             spec,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
-from typing import ParamSpec, Protocol
+from typing import ParamSpec
 
 import structlog
 
@@ -26,6 +26,7 @@ from mcpd.fleet.handshake import Lobby, discover, fetch_lists, shake_hands
 from mcpd.fleet.link import InstanceLink
 from mcpd.fleet.place import Place, Role
 from mcpd.fleet.relay import Relay
+from mcpd.fleet.tasks import Tasks
 from mcpd.fleet.vitals import Vitals
 from mcpd.lifecycle.events import Condemned, Event, Exited, Initialized, Result, WrongEra
 from mcpd.process.child import Child
@@ -65,12 +66,6 @@ class _Stage(Enum):
     SERVING = auto()
     LEAVING = auto()  # in the relay still, for the calls that it has; its health does not matter any more
     GONE = auto()
-
-
-class Tasks(Protocol):
-    """Starts a named task that somebody else owns."""
-
-    def __call__(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
 
 
 class Incarnation:

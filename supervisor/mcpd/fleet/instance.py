@@ -23,6 +23,7 @@ from mcpd.fleet.era import EraChoice, EraMemory
 from mcpd.fleet.incarnation import Incarnation
 from mcpd.fleet.place import Place, Role
 from mcpd.fleet.relay import Relay
+from mcpd.fleet.supplies import Supplies
 from mcpd.fleet.vault import Handover, Marks, NoSecrets
 from mcpd.lifecycle.backoff import BackoffPolicy
 from mcpd.lifecycle.effects import (
@@ -47,10 +48,8 @@ from mcpd.lifecycle.states import LIVE, SETTLED, Goal, IllegalTransition, State
 from mcpd.process import descriptors
 from mcpd.process.child import Child
 from mcpd.process.launch import spawn
-from mcpd.process.stderr import StderrLog
 from mcpd.process.stop import Rung, StopLadder
 from mcpd.routing.info import Lists
-from mcpd.sandbox.policy import LaunchPlan
 
 EXITS_KEPT = 20
 SLOT_HELD = 5.0
@@ -71,16 +70,9 @@ class Surroundings(Protocol):
     slots: asyncio.Semaphore
     version: str
     eras: EraMemory
-
-    def plan(self, spec: ServerSpec, given: Handover) -> LaunchPlan:
-        """How to start it now; raises SpawnError."""
-
-    def log_of(self, server: str) -> StderrLog: ...
+    supplies: Supplies
 
     def start_task(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]: ...
-
-    async def prepare(self, spec: ServerSpec) -> Handover:
-        """Have what it is made of installed, and its secrets fetched; raises SpawnError."""
 
     async def turn_of(self, instance: Instance) -> None:
         """Return when the servers that it comes after are up, or will not be soon."""
@@ -282,7 +274,7 @@ class Instance:
             tail = self.incarnation.child.stderr_tail
             self.incarnation = None
         self.exits.append(PastExit(self._around.clock.wall(), self.name, exit, generation, tail))
-        self._around.log_of(self.spec.name).note(f"{self.name} ended: {exit}")
+        self._around.supplies.log_of(self.spec.name).note(f"{self.name} ended: {exit}")
 
     # -- Tasks -------------------------------------------------------------------------------------------------------
 
@@ -308,7 +300,7 @@ class Instance:
         """Installing takes as long as it takes, so no start slot is held; the entry may be another afterwards."""
         while True:
             prepared = self.spec
-            given = await self._around.prepare(prepared)
+            given = await self._around.supplies.prepare(prepared)
             if prepared is self.spec:
                 return given
 
@@ -320,7 +312,7 @@ class Instance:
         around = self._around
         try:
             descriptors.check_left()
-            plan = around.plan(self.spec, given)
+            plan = around.supplies.plan(self.spec, given)
             incarnation = Incarnation(
                 self.key,
                 self.spec,
@@ -328,14 +320,14 @@ class Instance:
                 generation,
                 relay=around.relay,
                 clock=around.clock,
-                log=around.log_of(self.spec.name),
+                log=around.supplies.log_of(self.spec.name),
                 mask=given.mask,
                 isolation=plan.isolation,
                 era=self._era,
                 post=self.post,
                 tasks=around.start_task,
             )
-            incarnation.child = spawn(plan, incarnation, around.log_of(self.spec.name), mask=given.mask)
+            incarnation.child = spawn(plan, incarnation, around.supplies.log_of(self.spec.name), mask=given.mask)
         except SpawnError as refused:
             return SpawnFailed(self.now(), Result(refused.result), str(refused))
         self.incarnation, self.given = incarnation, given.marks

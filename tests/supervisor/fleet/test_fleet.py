@@ -373,7 +373,7 @@ async def test_a_server_that_is_removed_gives_its_uid_back(tmp_path: Path) -> No
     text = "[servers.stays]\ncommand = PEER\n"
     async with sailing(load_registry(tmp_path, text + "[servers.goes]\ncommand = PEER\n")) as ship:
         await ship.ready()
-        warden = ship.fleet._warden
+        warden = ship.fleet.supplies._warden
         assert isinstance(warden, Warden)
         assert warden._users is not None
         assert set(warden._users._given) == {"stays", "goes"}
