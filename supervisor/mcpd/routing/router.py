@@ -323,7 +323,7 @@ class Router:
             return self._backchannel.answer(upstream, call, message)
         except WireError as problem:  # it has to be rewritten, but cannot be; its client must not wait for another
             why = f"server {upstream.server.name!r} gave an answer that makes no sense: {problem.message}"
-            return self._requests.fail(call, methods.INTERNAL_ERROR, why)
+            return self._calls.fail(call, methods.INTERNAL_ERROR, why)
 
     def notices(self, session: Session) -> list[Effect]:
         """What is odd about the names in a session's view, each told once."""
