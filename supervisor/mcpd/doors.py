@@ -23,7 +23,7 @@ from mcpd.config.registry import Registry
 from mcpd.control.view import ServerStatus
 from mcpd.errors import ConfigError
 from mcpd.fleet.fleet import Fleet
-from mcpd.fleet.pinning import PinOffice
+from mcpd.fleet.pin_office import PinOffice
 from mcpd.fleet.pins import Pins
 from mcpd.fleet.relay import Relay
 from mcpd.frontdoor import metrics
