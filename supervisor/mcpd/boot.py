@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mcpd.config.registry import Registry
 from mcpd.process import descriptors, tree
-from mcpd.runtime import RuntimeDir, make_private
+from mcpd.runtime import HANDLED, RuntimeDir, make_private
 from mcpd.sandbox.probe import probe
 
 YOUNG = 5000  # objects more than before, after which rings among them are looked for
@@ -43,13 +44,14 @@ def run(
     make_private(settings.logs_dir, "daemon.logs_dir")
     shared = settings.client_group is not None or settings.operator_group is not None
     with (
+        _signals_kept(),
         _nothing_collected(),
         RuntimeDir(settings.runtime_dir, passable=shared),
         ThreadPoolExecutor(1, "probe") as pool,
     ):
         tree.become_subreaper()
         descriptors.raise_limit()
-        probed = pool.submit(probe)
+        probed = pool.submit(probe, cookie=tree.cookie_for(settings.runtime_dir))
         gc.disable()
         import uvloop
 
@@ -64,6 +66,16 @@ def run(
         pool.shutdown()  # the thread has nothing more to do
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Daemon(adapt(registry), facts, on_ready, adapt).run())
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """A signal that would end the process now, with a sandbox half made, waits until the daemon handles it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 @contextmanager

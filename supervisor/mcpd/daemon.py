@@ -32,7 +32,7 @@ from mcpd.frontdoor import lean, sockets
 from mcpd.frontdoor.peers import Peers
 from mcpd.notify import Notifier
 from mcpd.process import tree
-from mcpd.runtime import useless_because
+from mcpd.runtime import HANDLED, useless_because
 from mcpd.sandbox import cgroup
 from mcpd.sandbox.policy import SandboxFacts
 from mcpd.store import tokens
@@ -262,6 +262,7 @@ class Daemon:
         # Not back to what the kernel does with it: a late one must not end a daemon that is ending in order.
         self._parts.callback(signal.signal, signal.SIGHUP, signal.SIG_IGN)
         self._parts.callback(loop.remove_signal_handler, signal.SIGHUP)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # those that came during `mcpd.boot` are handled now
 
     def _on_stop_signal(self, number: int) -> None:
         if self._stopping.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,8 @@ from mcpd.control.trust import is_reachable, was_given
 from mcpd.errors import ConfigError, McpdError, Problem
 
 LOCK_FILE = "mcpd.lock"
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that say something to the daemon."""
 
 
 class AlreadyRunning(McpdError):

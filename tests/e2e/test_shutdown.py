@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 
@@ -11,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 
 from e2e.clients import SERVERS, Way, connected
 from e2e.raw import call, connect
-from support.daemon import CHILDREN, Daemon, Tree, python_server
+from support.daemon import CHILDREN, DEADLINE, Daemon, Tree, carriers, python_server, wait_for
 
 FAST = {"stop_timeout": '"300ms"', "drain_timeout": '"300ms"'}
 REGISTRY = (
@@ -137,3 +140,72 @@ def test_second_signal_skips_the_drain(daemon: Daemon) -> None:
         assert "quick" in client.answer(1)["error"]["message"]
     tree.wait_gone(KILL_LIMIT)
     tree.close()
+
+
+class SlowSandbox:
+    """A bubblewrap that waits at a gate when the daemon tries out the sandbox, before its first server."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        here = daemon.home / "slow"
+        here.mkdir()
+        self._waits = here / "waits"
+        self._gate = here / "gate"
+        os.mkfifo(self._gate)
+        real = shutil.which("bwrap")
+        program = here / "bwrap"
+        program.write_text(
+            f'#!/bin/sh\ncase "$*" in *mcpd-probe*) echo $$ > {self._waits}; read -r _ < {self._gate};; esac\n'
+            f'exec {real} "$@"\n'
+        )
+        program.chmod(0o755)
+        daemon.env["PATH"] = f"{here}:{daemon.env['PATH']}"
+
+    def wait(self) -> int:
+        """Its pid, once it waits at the gate."""
+        return int(
+            wait_for(lambda: self._waits.exists() and self._waits.read_text().strip(), "the sandbox is tried out")
+        )
+
+    def open(self) -> None:
+        self._gate.write_text("go\n")
+
+
+@pytest.fixture
+def early() -> Iterator[Daemon]:
+    """A daemon that was not started yet."""
+    daemon = Daemon(python_server("quick", SERVERS / "quick.py"))
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_the_daemon_can_end_in_order_is_kept_until_it_can(early: Daemon, number: signal.Signals) -> None:
+    sandbox = SlowSandbox(early)
+    early.spawn()
+    pidfd = os.pidfd_open(sandbox.wait())
+    assert early.process is not None
+    early.process.send_signal(number)
+    sandbox.open()
+
+    assert early.process.wait(DEADLINE) == 0, early.output()
+    assert "daemon.stopped" in early.output()
+    assert select.select([pidfd], [], [], 0.0)[0], "what tried out the sandbox is gone"
+    os.close(pidfd)
+    assert carriers(early.cookie) == []
+
+
+def test_sandbox_that_was_tried_out_when_the_daemon_was_killed_is_ended_by_the_next(early: Daemon) -> None:
+    sandbox = SlowSandbox(early)
+    early.spawn()
+    pidfd = os.pidfd_open(sandbox.wait())
+    early.kill()
+    assert not select.select([pidfd], [], [], 0.0)[0], "it waits for ever"
+
+    early.env["PATH"] = early.env["PATH"].partition(":")[2]
+    early.start()
+
+    assert select.select([pidfd], [], [], 0.0)[0]
+    os.close(pidfd)
+    assert "strays.ended" in early.output()

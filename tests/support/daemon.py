@@ -130,6 +130,11 @@ class Daemon:
 
     def start(self, *, ready: tuple[str, ...] | None = None) -> None:
         """Start it, and wait until it listens and the servers `ready` (all, if None) are READY."""
+        self.spawn()
+        self.wait_ready(ready)
+
+    def spawn(self) -> None:
+        """Start its process, and wait for nothing."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [BIN / "mcpd", "start", "--config", self.registry],
@@ -140,7 +145,6 @@ class Daemon:
                 cwd=self.home,
                 start_new_session=True,
             )
-        self.wait_ready(ready)
 
     def wait_ready(self, ready: tuple[str, ...] | None = None) -> None:
         """Wait until it listens and the servers `ready` (all, if None) are READY."""

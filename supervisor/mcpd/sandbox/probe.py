@@ -23,7 +23,17 @@ from mcpd.config.registry import SandboxSpec, ServerSpec
 from mcpd.sandbox import bubblewrap, host, seccomp
 from mcpd.sandbox.ground import Ground, Survey, for_user
 from mcpd.sandbox.identity import FIRST
-from mcpd.sandbox.policy import DATA_FD, DEFAULT_PATH, Identity, LaunchPlan, Premises, SandboxFacts, become, plan
+from mcpd.sandbox.policy import (
+    COOKIE,
+    DATA_FD,
+    DEFAULT_PATH,
+    Identity,
+    LaunchPlan,
+    Premises,
+    SandboxFacts,
+    become,
+    plan,
+)
 
 PROBE_TIMEOUT = 10.0
 INSTALL = "install the package bubblewrap (apt, dnf and pacman call it so)"
@@ -65,20 +75,23 @@ print(json.dumps({
 """
 
 
-def probe(bwrap: str | None = None) -> SandboxFacts:
-    """Run bubblewrap as servers will be run; blocks for some 60 ms, so it is called once, before anything starts."""
+def probe(bwrap: str | None = None, cookie: str = "probe") -> SandboxFacts:
+    """Run bubblewrap as servers will be run; blocks for some 60 ms, so it is called once, before anything starts.
+
+    `cookie` marks what is run: a bubblewrap that is killed while it starts may leave its first process behind.
+    """
     found = bwrap or shutil.which("bwrap") or shutil.which("bwrap", path=DEFAULT_PATH)
     if found is None:
         return SandboxFacts(None, "", f"bubblewrap is not installed: {INSTALL}")
-    version = _run((found, "--version"))
+    version = _run((found, "--version"), cookie)
     if version.returncode != 0:
         return SandboxFacts(None, "", f"{found} --version failed: {_last_line(version.stderr, version.returncode)}")
     name = version.stdout.strip().removeprefix("bubblewrap ")
-    walled = _tried_walls(SandboxFacts(found, name, "", setpriv=shutil.which("setpriv", path=DEFAULT_PATH)))
+    walled = _tried_walls(SandboxFacts(found, name, "", setpriv=shutil.which("setpriv", path=DEFAULT_PATH)), cookie)
     if not walled.weakness:
         return walled
     python = (sys.executable, "-I", "-S", "-c", _SELF_TEST)  # a part of the walls: is that part possible, at least?
-    tried = _run((*bubblewrap.pid_namespace(found, "/", {}), "--json-status-fd", "1", "--", *python))
+    tried = _run((*bubblewrap.pid_namespace(found, "/", {}), "--json-status-fd", "1", "--", *python), cookie)
     if tried.returncode != 0 or '"exit-code": 0' not in tried.stdout:
         why = _last_line(tried.stderr, tried.returncode)
         return SandboxFacts(None, name, f"bubblewrap cannot make a pid namespace here: {why}{_hint(tried.stderr)}")
@@ -95,7 +108,7 @@ def find_launcher() -> str | None:
     return None
 
 
-def _tried_walls(facts: SandboxFacts) -> SandboxFacts:
+def _tried_walls(facts: SandboxFacts, cookie: str) -> SandboxFacts:
     """`facts`, with whether a server can be contained here, and how well."""
     architecture = seccomp.ARCHITECTURES.get(platform.machine())
     if architecture is None:
@@ -107,16 +120,16 @@ def _tried_walls(facts: SandboxFacts) -> SandboxFacts:
     attempts = [able] if os.geteuid() == 0 else [replace(able, forbids_user_namespaces=True), able]
     problem = ""
     for attempt in attempts:
-        problem, counts = _problem_with(attempt, architecture)
+        problem, counts = _problem_with(attempt, architecture, cookie)
         if not problem:
             return replace(attempt, counts_processes=counts)
     return replace(facts, weakness=problem)
 
 
-def _problem_with(facts: SandboxFacts, architecture: seccomp.Architecture) -> tuple[str, bool]:
+def _problem_with(facts: SandboxFacts, architecture: seccomp.Architecture, cookie: str) -> tuple[str, bool]:
     """Why a server cannot be contained with these; empty: it was, and looked around itself. And whether a limit of
     processes can be set inside, and there is a count that is the server's own."""
-    planned = _probe_plan(facts, architecture)
+    planned = _probe_plan(facts, architecture, cookie)
     counting = _kernel_counts()
     code, output, errors = _run_plan(planned, _LIMITED if counting else "")
     if code > 0 and counting:  # the limit cannot be set, or it counts others: without it, then
@@ -165,7 +178,7 @@ def _kernel_counts() -> bool:
     return os.geteuid() == 0 or version >= OLDEST_COUNTING
 
 
-def _probe_plan(facts: SandboxFacts, architecture: seccomp.Architecture) -> LaunchPlan:
+def _probe_plan(facts: SandboxFacts, architecture: seccomp.Architecture, cookie: str) -> LaunchPlan:
     spec = ServerSpec(
         name="probe",
         command=(sys.executable, "-I", "-S", "-c", _WALL_TEST),
@@ -187,7 +200,7 @@ def _probe_plan(facts: SandboxFacts, architecture: seccomp.Architecture) -> Laun
         filter=seccomp.base_filter(architecture),
         files=host.system_files(uid, gid, own_network=True),
     )
-    return plan(spec, {}, facts, base={"PATH": DEFAULT_PATH}, cookie="probe", premises=premises)
+    return plan(spec, {}, facts, base={"PATH": DEFAULT_PATH}, cookie=cookie, premises=premises)
 
 
 def _run_plan(planned: LaunchPlan, prefix: str) -> tuple[int, str, str]:
@@ -253,7 +266,7 @@ def _memory_file(content: bytes, stack: contextlib.ExitStack) -> int:
     return fd
 
 
-def _run(argv: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+def _run(argv: tuple[str, ...], cookie: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             argv,
@@ -263,7 +276,7 @@ def _run(argv: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
             errors="replace",
             timeout=PROBE_TIMEOUT,
             check=False,
-            env={"PATH": DEFAULT_PATH},
+            env={"PATH": DEFAULT_PATH, COOKIE: cookie},
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(argv, -1, "", f"no end after {PROBE_TIMEOUT:g} s")
