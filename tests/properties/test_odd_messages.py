@@ -97,7 +97,7 @@ class Babel:
         self.bench.up("one", known)
         self.bench.up("two", known)
         self.bench.up("new", replace(info("echo"), era=Era.PER_REQUEST, server_info=b'{"name":"new"}'))
-        self.bench.run(self.bench.router.claimable("own", known, self.bench.now))
+        self.bench.run(self.bench.router.presence.claimable("own", known, self.bench.now))
         self.sessions: list[Session] = []
         self.asked: dict[str, str] = {}  # sinks of requests that have to be answered, and whose they are
         self.number = 0
@@ -202,9 +202,9 @@ class Babel:
             elif isinstance(effect, Claim) and effect.party not in having:
                 self.number += 1
                 key, party = f"own#{self.number}", effect.party
-                self.bench.run(router.attach(key, "own", 1, info("echo"), self.bench.now, party))
+                self.bench.run(router.presence.attach(key, "own", 1, info("echo"), self.bench.now, party))
             elif isinstance(effect, Release) and effect.party in having:
-                self.bench.run(router.detach(having[effect.party], "it was given back"))
+                self.bench.run(router.presence.detach(having[effect.party], "it was given back"))
 
     def time_passes(self) -> None:
         self.bench.run(self.bench.router.tick(self.bench.now))
