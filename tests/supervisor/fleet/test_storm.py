@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import uvloop
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -34,6 +34,8 @@ NAMES = st.sampled_from(FIVE)
 COMMANDS = st.sampled_from(["start", "stop", "restart", "roll", "roll"])
 KILLERS = st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
 PHASES = (State.INITIALIZING, State.READY, State.NOT_READY, State.STOPPING)
+EVERYTHING = {*PHASES, *Role}
+MOST_STORMS = 6
 AMBUSH = 0.5  # seconds in which an instance has to come into the phase in which it is to be killed
 PATIENCE = 12 * DEADLINE  # of commands and of the end, however busy the machine is
 
@@ -278,16 +280,17 @@ async def reloaded(ship: Ship) -> None:
     await asyncio.wait_for(ship.fleet.reload(dry_run=False), PATIENCE)
 
 
-def storm(examples: int, steps: int) -> None:
+def storm(examples: int, steps: int, number: int = 0) -> None:
+    """Each `number` is another storm, the same every time but for what the machine makes of it."""
     unhurried = settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
-        derandomize=True,
+        database=None,
         phases=[Phase.generate],  # what comes of a schedule depends on the machine's mood, so it cannot be made smaller
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Storm, settings=unhurried)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(seed(number)(Storm), settings=unhurried)
 
 
 @pytest.mark.timeout(120)
@@ -298,8 +301,12 @@ def test_the_last_word_counts() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_last_word_counts_after_a_thousand_operations() -> None:
+    """Until everything was killed in every phase as well, which takes as long as it takes."""
     Storm.operations = 0
     Storm.killed.clear()
-    storm(40, 50)
+    for number in range(MOST_STORMS):
+        storm(20, 50, number)
+        if Storm.operations >= 1000 and Storm.killed >= EVERYTHING:
+            break
     assert Storm.operations >= 1000
-    assert Storm.killed >= {*PHASES, *Role}
+    assert Storm.killed >= EVERYTHING
