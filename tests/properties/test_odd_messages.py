@@ -143,7 +143,10 @@ class Babel:
         method = self.chance.choice(METHODS)
         params = self.object(*NEEDED.get(method, ()), last=WHO)
         frame = f'{{"jsonrpc":"2.0","id":{self.number},"method":"{method}","params":{params}}}'
-        client = request_meta(decode(frame.encode()).params)
+        try:
+            client = request_meta(decode(frame.encode()).params)
+        except WireError:
+            return  # it is refused at the door
         assert client is not None
         view, who, sink = self.chance.choice(VIEWS), self.chance.choice("pq"), f"r{self.number}"
         router, at = self.bench.router, self.bench.now
