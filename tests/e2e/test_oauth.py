@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import http.server
 import json
+import secrets
 import ssl
 import tempfile
 import threading
@@ -14,11 +16,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import anyio
 import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from mcp import Client
+from mcp.client.auth import OAuthClientProvider, TokenStorage
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from pydantic import AnyUrl
 
 from e2e.raw import INITIALIZE, request
 from support.certificates import write_certificate
@@ -27,21 +36,36 @@ from support.issuer import AUDIENCE, ISSUER, Issuer
 
 SERVERS = python_server("one", CHILDREN / "mcp_peer.py") + python_server("two", CHILDREN / "mcp_peer.py")
 ME = Issuer()
+METADATA = "/.well-known/oauth-authorization-server"
 
 
-class KeyServer:
-    """Serves a key set by https; counts how often it was asked."""
+class AuthorizationServer:
+    """Serves a key set by https, and counts how often it was asked; lets everybody in who asks as OAuth wants it."""
 
     def __init__(self, directory: Path) -> None:
         self.cert, key = write_certificate(directory)
         self.asked = 0
+        self.consented: list[str] = []
+        self._codes: dict[str, tuple[str, str, str]] = {}  # code -> challenge (RFC 7636), scope, resource (RFC 8707)
         owner = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                owner.asked += 1
-                content = ME.jwks("ec", "rsa")
-                self.send_response(200)
+                path = self.path.partition("?")[0]
+                owner.asked += path == "/jwks.json"
+                found = {"/jwks.json": ME.jwks("ec", "rsa"), METADATA: json.dumps(owner.metadata()).encode()}.get(path)
+                self._answer(404 if found is None else 200, found or b"")
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path == "/register":
+                    self._answer(201, json.dumps({**json.loads(body), "client_id": "desktop"}).encode())
+                else:
+                    self._answer(200, json.dumps(owner.token(dict(parse_qsl(body.decode())))).encode())
+
+            def _answer(self, status: int, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -53,9 +77,40 @@ class KeyServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert, key)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"https://localhost:{self.server.server_address[1]}/jwks.json"
+        self.base = f"https://localhost:{self.server.server_address[1]}"
+        self.url = f"{self.base}/jwks.json"
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
+
+    def metadata(self) -> dict[str, Any]:
+        """RFC 8414."""
+        return {
+            "issuer": self.base,
+            "authorization_endpoint": f"{self.base}/authorize",
+            "token_endpoint": f"{self.base}/token",
+            "registration_endpoint": f"{self.base}/register",
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["none"],
+        }
+
+    def consent(self, url: str) -> tuple[str, str]:
+        """What a person does in a browser: the code and the state with which it comes back to the client."""
+        asked = dict(parse_qsl(urlsplit(url).query))
+        assert url.startswith(f"{self.base}/authorize?")
+        assert asked["code_challenge_method"] == "S256"
+        code = secrets.token_urlsafe(8)
+        self._codes[code] = (asked["code_challenge"], asked["scope"], asked["resource"])
+        self.consented.append(asked["scope"])
+        return code, asked["state"]
+
+    def token(self, form: dict[str, str]) -> dict[str, Any]:
+        challenge, scope, resource = self._codes.pop(form["code"])
+        digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+        assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == challenge
+        assert form["resource"] == resource
+        signed = ME.token(iss=self.base, scope=scope)
+        return {"access_token": signed, "token_type": "Bearer", "expires_in": 3600, "scope": scope}
 
     def close(self) -> None:
         self.server.shutdown()
@@ -64,15 +119,17 @@ class KeyServer:
 
 
 @pytest.fixture(scope="module")
-def keys() -> Iterator[KeyServer]:
+def keys() -> Iterator[AuthorizationServer]:
     with tempfile.TemporaryDirectory(prefix="mcpd-t-") as place:
-        served = KeyServer(Path(place))
-        yield served
-        served.close()
+        served = AuthorizationServer(Path(place))
+        try:
+            yield served
+        finally:
+            served.close()
 
 
 @pytest.fixture(scope="module")
-def daemon(keys: KeyServer) -> Iterator[Daemon]:
+def daemon(keys: AuthorizationServer) -> Iterator[Daemon]:
     frontdoor = f"""auth = "jwt"
 [frontdoor.jwt]
 issuer = "{ISSUER}"
@@ -149,7 +206,7 @@ def test_a_token_without_scopes_is_told_which_it_needs(daemon: Daemon) -> None:
     assert 'scope="all one"' in refused.headers["www-authenticate"]
 
 
-def test_made_up_keys_do_not_make_it_ask_again_and_again(daemon: Daemon, keys: KeyServer) -> None:
+def test_made_up_keys_do_not_make_it_ask_again_and_again(daemon: Daemon, keys: AuthorizationServer) -> None:
     before = keys.asked
     for _ in range(5):
         assert post(daemon, "/mcp", Issuer().token("ed")).status_code in (401, 429)
@@ -246,6 +303,73 @@ jwks = "jwks.json"
         publish(new.jwks("ec"))
         wait_for(lambda: post(daemon, "/mcp", new.token()).status_code == 200, "the new one is known")
         assert post(daemon, "/mcp", ME.token()).status_code in (401, 429), "and the old one is not"
+    finally:
+        daemon.close()
+
+
+class Remembered(TokenStorage):
+    """What a client keeps of who it is."""
+
+    def __init__(self) -> None:
+        self.tokens: OAuthToken | None = None
+        self.client: OAuthClientInformationFull | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.client = client_info
+
+
+@pytest.mark.anyio
+async def test_official_client_finds_its_way_from_the_refusal_to_a_call(keys: AuthorizationServer) -> None:
+    """It is given nothing but the URL of a server; what it needs to know it is told by mcpd and the issuer."""
+    frontdoor = f"""auth = "jwt"
+[frontdoor.jwt]
+issuer = "{keys.base}"
+audience = "{AUDIENCE}"
+jwks = "{keys.url}"
+scopes = {{ one = ["one"] }}
+"""
+    daemon = Daemon(SERVERS, frontdoor=frontdoor)
+    daemon.env["SSL_CERT_FILE"] = str(keys.cert)
+    came_back: list[tuple[str, str]] = []
+
+    async def browse(url: str) -> None:
+        came_back.append(keys.consent(url))
+
+    async def come_back() -> AuthorizationCodeResult:
+        code, state = came_back.pop()
+        return AuthorizationCodeResult(code=code, state=state)
+
+    try:
+        await anyio.to_thread.run_sync(daemon.start)
+        url = f"{daemon.url}/servers/one/mcp"
+        mine = ME.token(iss=keys.base, scope="one")
+        await anyio.to_thread.run_sync(
+            lambda: wait_for(lambda: post(daemon, "/servers/one/mcp", mine).status_code == 200, "the keys are there")
+        )
+        about = OAuthClientMetadata(
+            redirect_uris=[AnyUrl("http://127.0.0.1:9/back")], token_endpoint_auth_method="none"
+        )
+        remembered = Remembered()
+        oauth = OAuthClientProvider(url, about, remembered, browse, come_back)
+        trusting = ssl.create_default_context(cafile=str(keys.cert))
+        async with (
+            httpx2.AsyncClient(auth=oauth, verify=trusting, trust_env=False, timeout=30) as http_client,
+            Client(streamable_http_client(url, http_client=http_client)) as client,
+        ):
+            result = await client.call_tool("echo", {"text": "hello"})
+            assert "hello" in str(result.content)
+        assert keys.consented[-1] == "one"
+        assert remembered.tokens is not None
+        assert daemon.ctl_json_lines("audit")[-1]["principal"] == "jwt:ada"
     finally:
         daemon.close()
 
