@@ -160,9 +160,11 @@ class Relay:
 
     def _reviewed(self, server: str, info: ServerInfo) -> tuple[ServerInfo, Hold | None]:
         """What clients may see of what a server says of itself."""
-        self._said[server] = info
         spec = self._registry.servers.get(server)
-        if self.pins is None or spec is None:
+        if spec is None:
+            return info, None  # it was removed, and finishes its calls
+        self._said[server] = info
+        if self.pins is None:
             return info, None
         info, hold = self.pins.review(spec, info, self._registry.servers)
         self._state.servers[server].hold = hold

@@ -57,12 +57,13 @@ class Router:
     # what the operator wants
 
     def configure(self, registry: Registry) -> list[Effect]:
-        """A (new) registry: servers that are gone fail their calls, views change under their sessions."""
+        """A (new) registry: views change under their sessions, and servers that are gone finish the calls that they
+        have, until their instances are detached."""
         before = {name: server.phase for name, server in self.state.servers.items()}
         effects: list[Effect] = []
         for server in self.state.configure(registry):
-            for upstream in tuple(server.upstreams):
-                effects += self.presence.detach(upstream.key, "it was removed from the registry")
+            for upstream in server.upstreams:
+                upstream.draining = True
             effects += self._waiting.fail(server, "it was removed from the registry")
         if before:
             effects += self._subscriptions.list_changed(self.state.sessions.values(), ("tools", "prompts", "resources"))

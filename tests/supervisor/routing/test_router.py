@@ -588,13 +588,37 @@ def test_only_allowed_tools_are_shown() -> None:
 
 def test_reload_takes_servers_away_and_adds_them(bench: Bench) -> None:
     session, alone = bench.open(ALL), bench.open(View("server", "notes"))
-    sink = bench.ask(alone, 1, "tools/call", {"name": "add"})
     bench.run(bench.router.configure(registry(spec("time"), spec("fresh"))))
-    assert "removed" in error(bench.one(sink))[1]
     assert error(bench.one(bench.ask(alone, 2, "tools/call", {"name": "add"})))[0] == -32000
     bench.up("fresh", info("new"))
     names = [tool["name"] for tool in bench.one(bench.ask(session, 3, "tools/list"))["result"]["tools"]]
     assert names == ["time__now", "time__echo", "fresh__new"]
+
+
+def test_a_server_that_is_taken_away_finishes_the_calls_that_it_has(bench: Bench) -> None:
+    session = bench.open(ALL, sampling={})
+    first = bench.ask(session, 1, "tools/call", {"name": "notes__add"})
+    bench.say("notes", {"id": "q", "method": "sampling/createMessage", "params": {}})
+    second = bench.ask(session, 2, "tools/call", {"name": "notes__add"})
+    bench.run(bench.router.configure(registry(spec("time"))))
+
+    asked = bench.got[first][0]
+    bench.tell(session, {"id": asked["id"], "result": {"role": "user"}})
+    assert bench.written["notes"][-1] == {"jsonrpc": "2.0", "id": "q", "result": {"role": "user"}}
+    bench.answer("notes", {"content": []}, 0)
+    assert bench.got[first][-1]["result"] == {"content": []}
+
+    bench.run(bench.router.presence.detach("notes", "removed from the registry"))
+    assert "removed from the registry" in error(bench.one(second))[1]
+    assert not bench.router.state.upstreams.keys() - {"time"}
+
+
+def test_calls_that_wait_for_a_server_that_is_taken_away_fail() -> None:
+    bench = Bench(spec("time"))
+    bench.run(bench.router.presence.coming("time"))
+    sink = bench.ask(bench.open(ALL), 1, "tools/call", {"name": "time__now"})
+    bench.run(bench.router.configure(registry()))
+    assert "removed" in error(bench.one(sink))[1]
 
 
 def test_instructions_of_all_servers_are_shown() -> None:
