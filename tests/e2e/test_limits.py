@@ -225,8 +225,8 @@ def test_requests_in_flight(daemon: Daemon) -> None:
         for n in (1, 2):
             cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": n}}
             assert client.post(cancelled).status_code == 202
-    log = (daemon.home / "state" / "audit.jsonl").read_text
-    wait_for(lambda: '"name":"echo","outcome":"overloaded"' in log(), log)
+    log = daemon.home / "state" / "audit.jsonl"  # is made with its first lines
+    wait_for(lambda: log.exists() and '"name":"echo","outcome":"overloaded"' in log.read_text(), "it is audited")
 
 
 def test_request_rate_of_a_client(daemon: Daemon) -> None:

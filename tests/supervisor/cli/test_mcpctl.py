@@ -278,8 +278,8 @@ class TestAgainstADaemon:
         ctl(served, "start", "time")
         failing = served.fleet.call
 
-        async def call(name: str, tool: str, arguments: bytes, timeout: float) -> bytes:
-            return await failing(name, "fail", arguments, timeout)
+        async def call(name: str, tool: str, arguments: bytes, timeout: float, caller: str) -> bytes:
+            return await failing(name, "fail", arguments, timeout, caller)
 
         monkeypatch.setattr(served.fleet, "call", call)
 
