@@ -114,6 +114,9 @@ class Floor:
         while event.get("more_body"):
             event = await receive()
             body += event["body"]
+        if scope["method"] == "DELETE":  # there is nothing to end
+            await self.reply(send, 200, b"")
+            return
         if scope["path"] == "/mcp":
             future: asyncio.Future[bytes] = self.child.loop.create_future()
             answer = self.own(body)

@@ -82,6 +82,8 @@ class Client:
         about = {"capabilities": {}, "clientInfo": {"name": "load", "version": "1"}, "protocolVersion": "2025-06-18"}
         self._post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": about})
         head = self._until(self.requests, b"\r\n\r\n").decode().lower()
+        if not head.startswith(("http/1.1 200", "http/1.1 202")):
+            raise ValueError(f"initialize was refused: {head} {bytes(self.received)!r}")
         if self.transport == "sse":
             self._until(self.answers, b"serverInfo")
         else:
@@ -152,6 +154,11 @@ class Client:
             self.requests.setblocking(True)
 
     def close(self) -> None:
+        """End the session: as many as a benchmark opens one after the other would be too many to leave open."""
+        if self.transport == "streamable":
+            head = [f"DELETE {self.path} HTTP/1.1", "host: 127.0.0.1", *self.headers, "", ""]
+            self.requests.sendall("\r\n".join(head).encode())
+            self._until(self.requests, b"\r\n\r\n")
         self.requests.close()
         self.answers.close()
 
