@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # the tests find uv, mcpd and mcpctl where a user would: on the PATH
 WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
-JOBS ?= 2
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help compiled start test verify conformance check cover soak setup clean
