@@ -6,7 +6,6 @@ import compileall
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CHILD = [sys.executable, str(HERE / "child.py")]
 TICK = os.sysconf("SC_CLK_TCK")
+END_LIMIT = 60.0
 START_LIMIT = 60.0
 
 
@@ -91,6 +91,16 @@ def mcpd(servers: int = 1, command: list[str] = CHILD, more: str = "", script: P
             yield one
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End it in order, or by SIGKILL if it takes longer than a daemon may."""
+    process.terminate()
+    try:
+        process.wait(END_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @contextlib.contextmanager
 def _process(name: str, argv: list[str], port: int, home: Path = HERE) -> Iterator[Gateway]:
     began = time.perf_counter()
@@ -106,9 +116,4 @@ def _process(name: str, argv: list[str], port: int, home: Path = HERE) -> Iterat
                 time.sleep(0.002)
         yield Gateway(name, process.pid, port, home, began)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)

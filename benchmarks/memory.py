@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+
+from gateways import end
 
 PEERS = Path(__file__).resolve().parents[1] / ".venv" / "peers"
 NODE_MODULES = PEERS / "node" / "node_modules" / "@modelcontextprotocol"
@@ -213,20 +214,15 @@ def daemon(servers: list[list[str]], folder: Path) -> Iterator[tuple["subprocess
     try:
         yield process, env
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def wait_ready(env: dict[str, str], count: int) -> None:
     from mcpd.control.client import ControlClient, NoDaemon
 
     control = ControlClient(Path(env["MCPD_CONFIG"]).parent / "run" / "control.sock")
-    end = time.perf_counter() + DEADLINE
-    while time.perf_counter() < end:
+    deadline = time.perf_counter() + DEADLINE
+    while time.perf_counter() < deadline:
         try:
             if sum(one.state == "READY" for one in control.servers()) == count:
                 return

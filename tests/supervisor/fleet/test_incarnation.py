@@ -89,9 +89,10 @@ async def test_calls_to_one_whose_stdin_is_gone_are_not_told_that_it_is_slow(tmp
         await ship.ready()
 
         calls = []
-        while ship.instance("deaf").machine.generation == 1:
-            calls.append(asyncio.ensure_future(ship.call("deaf", "echo")))
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(DEADLINE):
+            while ship.instance("deaf").machine.generation == 1:
+                calls.append(asyncio.ensure_future(ship.call("deaf", "echo")))
+                await asyncio.sleep(0.001)
         await command(ship.fleet.stop("deaf"))
         answers = await within(asyncio.gather(*calls, return_exceptions=True))
 
